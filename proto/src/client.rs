@@ -1,0 +1,200 @@
+//! The client conversation: an app, through the SDK, asks a node.
+//!
+//! One request and one reply a stream. The first request on a connection must be [`Ask::Session`]; it presents the app
+//! key, and the connection is authorised from then on. A batch of events may be sent again: events are counted once.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Code, ErrorReply};
+use crate::event::{Attributes, Event, check_attributes};
+use crate::ids::{
+    AnswerId, ItemId, ModelVersion, NodeId, PopId, Revision, SessionToken, SlotId, TraceId, VisitorId,
+};
+use crate::limits::{EXCLUDE_ITEMS_MAX, RECOMMEND_COUNT_MAX, TRACK_EVENTS_MAX};
+
+/// A request with what every request carries.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClientRequest {
+    /// Follows the request through the system.
+    pub trace: TraceId,
+    /// How long the client waits from when the node reads this, in milliseconds. 0: the node's default.
+    pub deadline_ms: u32,
+    /// What is asked.
+    pub ask: Ask,
+}
+
+/// What a client may ask.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Ask {
+    /// Open a session.
+    Session(OpenSession),
+    /// Answer a slot.
+    Recommend(Recommend),
+    /// Count events.
+    Track(Track),
+    /// Are you there?
+    Ping,
+}
+
+/// What a node answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ClientReply {
+    /// To [`Ask::Session`].
+    Session(SessionOpened),
+    /// To [`Ask::Recommend`].
+    Answer(Answer),
+    /// To [`Ask::Track`].
+    Tracked(Tracked),
+    /// To [`Ask::Ping`].
+    Pong,
+    /// Instead of any of them.
+    Error(ErrorReply),
+}
+
+/// Presents the app.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct OpenSession {
+    /// The app's secret key.
+    pub app_key: String,
+    /// Name and version of the client, for people: `rockpool-rust/0.1.0`.
+    pub agent: String,
+}
+
+// The key is a secret: it must not reach a log through `{:?}`.
+impl std::fmt::Debug for OpenSession {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenSession").field("agent", &self.agent).finish_non_exhaustive()
+    }
+}
+
+/// Says who answers, and who else could.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SessionOpened {
+    /// The PoP.
+    pub pop: PopId,
+    /// The node.
+    pub node: NodeId,
+    /// Client addresses (`host:port`) of all nodes of the PoP, for failover.
+    pub nodes: Vec<String>,
+}
+
+/// Asks for items for a slot.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Recommend {
+    /// For whom.
+    pub visitor: VisitorId,
+    /// For what place.
+    pub slot: SlotId,
+    /// How many items, from 1 to [`RECOMMEND_COUNT_MAX`].
+    pub count: u16,
+    /// What the client must have seen.
+    pub token: Option<SessionToken>,
+    /// What is known of the moment: device, page, traits of a visitor without a profile …
+    pub context: Attributes,
+    /// Items not wanted in this answer, at most [`EXCLUDE_ITEMS_MAX`].
+    pub exclude: Vec<ItemId>,
+}
+
+impl Recommend {
+    /// Checks what types cannot.
+    pub fn check(&self) -> Result<(), ErrorReply> {
+        if !(1..=RECOMMEND_COUNT_MAX).contains(&usize::from(self.count)) {
+            let message = format!("count must be from 1 to {RECOMMEND_COUNT_MAX}, not {}", self.count);
+            return Err(ErrorReply::new(Code::Invalid, message));
+        }
+        if self.exclude.len() > EXCLUDE_ITEMS_MAX {
+            let message = format!("at most {EXCLUDE_ITEMS_MAX} excluded items, not {}", self.exclude.len());
+            return Err(ErrorReply::new(Code::TooLarge, message));
+        }
+        check_attributes(&self.context)
+    }
+}
+
+/// Which stage of the pipeline the answer comes from; each is the fallback of the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServedBy {
+    /// Retrieved by the model and ranked by the model.
+    Ranked,
+    /// Retrieved by the model; ranking failed or had no time left.
+    Retrieved,
+    /// What the visitor's segment likes.
+    Segment,
+    /// What most visitors like.
+    Popular,
+    /// The node has no bundle yet.
+    Nothing,
+}
+
+/// Why an item is in the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// It fits what the visitor did before.
+    Taste,
+    /// The visitor's segment likes it.
+    Segment,
+    /// Most visitors like it.
+    Popular,
+}
+
+/// One item of an answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ranked {
+    /// Which.
+    pub item: ItemId,
+    /// Where the answer is [`ServedBy::Ranked`], the probability of a click; else a score that only orders.
+    pub score: f32,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// The items for a slot, best first, and how they came about.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Name of this answer, for impressions and clicks to refer to.
+    pub id: AnswerId,
+    /// At most as many as asked for.
+    pub items: Vec<Ranked>,
+    /// Which stage served.
+    pub served_by: ServedBy,
+    /// The retrieval model that was used.
+    pub retrieval: Option<ModelVersion>,
+    /// The ranker that was used.
+    pub ranker: Option<ModelVersion>,
+    /// The active bundle. 0: none yet.
+    pub revision: Revision,
+    /// Log index the node had applied.
+    pub applied: u64,
+    /// False: the node could not reach the request's session token in time and answered from an older view.
+    pub fresh: bool,
+}
+
+/// A batch of events.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Track {
+    /// From 1 to [`TRACK_EVENTS_MAX`], in the order they happened.
+    pub events: Vec<Event>,
+}
+
+impl Track {
+    /// Checks every event; the first that is wrong refuses the batch.
+    pub fn check(&self, now_ms: u64) -> Result<(), ErrorReply> {
+        if self.events.is_empty() || self.events.len() > TRACK_EVENTS_MAX {
+            let message = format!("a batch has 1 to {TRACK_EVENTS_MAX} events, not {}", self.events.len());
+            return Err(ErrorReply::new(Code::TooLarge, message));
+        }
+        self.events.iter().try_for_each(|event| event.check(now_ms))
+    }
+}
+
+/// The events are durable on a majority of the PoP.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Tracked {
+    /// Brings later reads up to this write.
+    pub token: SessionToken,
+    /// Events counted now.
+    pub accepted: u32,
+    /// Events that had been counted before.
+    pub duplicates: u32,
+}

@@ -1,0 +1,60 @@
+//! The language of the replicated state machine: what Raft commits, and what applying it says back.
+
+use serde::{Deserialize, Serialize};
+
+use crate::bundle::SignedManifest;
+use crate::error::ErrorReply;
+use crate::event::Event;
+use crate::ids::{ItemId, Offset, Revision, VisitorId};
+
+/// One change of a PoP's state. Many share one Raft entry (group commit).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Command {
+    /// Count these events, each once, and put them in the outbox.
+    Track {
+        /// At most [`crate::limits::TRACK_EVENTS_MAX`].
+        events: Vec<Event>,
+        /// The proposing node's clock, milliseconds since 1970 UTC: applying never reads a clock.
+        received_at_ms: u64,
+    },
+    /// Note what an answer offered.
+    Served {
+        /// To whom.
+        visitor: VisitorId,
+        /// What, best first.
+        items: Vec<ItemId>,
+        /// When, by the serving node's clock.
+        at_ms: u64,
+    },
+    /// Make a bundle the active one. Refused unless its revision is newer than the active one's.
+    Activate {
+        /// The manifest, as the cloud signed it.
+        manifest: SignedManifest,
+    },
+    /// The cloud holds every event up to and including this offset: the outbox may forget them.
+    Acknowledge {
+        /// The last durable offset.
+        upto: Offset,
+    },
+}
+
+/// What applying one [`Command`] did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Effect {
+    /// Events counted, and events that had been counted before.
+    Tracked {
+        /// Counted now.
+        accepted: u32,
+        /// Known already.
+        duplicates: u32,
+    },
+    /// Done, with nothing to say.
+    Done,
+    /// The bundle is active.
+    Activated {
+        /// Its number.
+        revision: Revision,
+    },
+    /// Nothing was changed.
+    Refused(ErrorReply),
+}

@@ -1,0 +1,128 @@
+//! The control conversation: JSON over HTTP between people's tools and the cloud.
+
+use serde::{Deserialize, Serialize};
+
+use crate::bundle::ArtifactRef;
+use crate::error::Code;
+use crate::ids::{Digest, NodeId, Offset, PopId, Revision};
+
+/// A node's part in its Raft group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Takes writes.
+    Leader,
+    /// Follows a leader.
+    Follower,
+    /// Stands for election: no leader is known.
+    Candidate,
+    /// Catches up, without a vote.
+    Learner,
+}
+
+/// How a node is, as it reports to the cloud and shows on its admin port.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// Its part in the group.
+    pub role: Role,
+    /// Raft term.
+    pub term: u64,
+    /// Log index it has applied.
+    pub applied: u64,
+    /// Highest log index it holds.
+    pub last_log: u64,
+    /// Committed events that the cloud has not acknowledged.
+    pub outbox: u64,
+    /// The active bundle; 0: none.
+    pub revision: Revision,
+    /// Version of the loaded retrieval model.
+    pub retrieval: Option<String>,
+    /// Version of the loaded ranker.
+    pub ranker: Option<String>,
+    /// ONNX runtime in use, `ort` or `tract`.
+    pub engine: String,
+    /// Client requests in flight.
+    pub in_flight: u64,
+    /// Why the newest bundle was refused, if it was.
+    pub bundle_error: Option<String>,
+    /// Client address, `host:port`.
+    pub client_address: String,
+}
+
+/// A node as the cloud knows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeView {
+    /// Which.
+    pub node: NodeId,
+    /// When it last reported, milliseconds since 1970 UTC.
+    pub seen_at_ms: u64,
+    /// What it reported.
+    pub report: NodeReport,
+}
+
+/// A PoP as the cloud knows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PopView {
+    /// Which.
+    pub pop: PopId,
+    /// Last offset that is durable in the cloud.
+    pub upto: Offset,
+    /// Its nodes, by id.
+    pub nodes: Vec<NodeView>,
+}
+
+/// What to publish: artifacts that were uploaded before, by digest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PublishBundle {
+    /// Its files.
+    pub artifacts: Vec<ArtifactRef>,
+    /// Why, for the audit log.
+    #[serde(default)]
+    pub note: String,
+}
+
+/// A published bundle.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BundleView {
+    /// Its number.
+    pub revision: Revision,
+    /// When, milliseconds since 1970 UTC.
+    pub published_at_ms: u64,
+    /// The revision whose contents it repeats, if it is a roll-back.
+    pub rollback_of: Option<Revision>,
+    /// Why, as its publisher said.
+    pub note: String,
+    /// Its files.
+    pub artifacts: Vec<ArtifactRef>,
+}
+
+/// An artifact was stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactStored {
+    /// Its address.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+}
+
+/// Events that are durable in the cloud.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventCounts {
+    /// All, each event id once.
+    pub total: u64,
+    /// By kind: impression, click, conversion, rating, custom.
+    pub by_kind: std::collections::BTreeMap<String, u64>,
+    /// By PoP.
+    pub by_pop: std::collections::BTreeMap<String, u64>,
+}
+
+/// An error of the control API (shaped after RFC 9457).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// The stable code.
+    pub code: Code,
+    /// HTTP status.
+    pub status: u16,
+    /// What was wrong and what to do.
+    pub detail: String,
+}

@@ -1,0 +1,93 @@
+//! The conversation between the nodes of one PoP. Both ends have shown a certificate of this PoP.
+//!
+//! Raft's own messages are opaque here: `edge-store` is the only crate that knows them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::command::{Command, Effect};
+use crate::error::ErrorReply;
+use crate::ids::{Digest, NodeId};
+
+/// One request on a stream of its own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum PeerRequest {
+    /// A message of Raft.
+    Raft {
+        /// Which.
+        call: RaftCall,
+        /// Its body, encoded by the store.
+        body: Vec<u8>,
+    },
+    /// A follower hands commands to the leader.
+    Propose(Vec<Command>),
+    /// What index must a linearizable read have seen? (ReadIndex; Ongaro 2014, 6.4)
+    ReadIndex,
+    /// Change the members, as an admin asked.
+    Member(MemberChange),
+    /// A part of an artifact, for a node that cannot reach the cloud.
+    Artifact {
+        /// Which.
+        digest: Digest,
+        /// From which byte.
+        offset: u64,
+    },
+}
+
+/// Raft's messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RaftCall {
+    /// AppendEntries.
+    Append,
+    /// RequestVote, pre-vote included.
+    Vote,
+    /// A part of a snapshot.
+    Snapshot,
+    /// The leader hands over.
+    Transfer,
+}
+
+/// One node joins or leaves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MemberChange {
+    /// Add a node that runs and is empty.
+    Join {
+        /// Its id, never used before in this PoP.
+        node: NodeId,
+        /// Its peer address, `host:port`.
+        address: String,
+    },
+    /// Remove a node.
+    Leave {
+        /// Which.
+        node: NodeId,
+    },
+}
+
+/// The reply on the same stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum PeerReply {
+    /// To [`PeerRequest::Raft`]: the body, encoded by the store.
+    Raft(Vec<u8>),
+    /// To [`PeerRequest::Propose`]: the log index that holds the commands, and an effect for each.
+    Proposed {
+        /// Raft log index.
+        index: u64,
+        /// One a command, in order.
+        effects: Vec<Effect>,
+    },
+    /// To [`PeerRequest::ReadIndex`].
+    ReadIndex(u64),
+    /// To [`PeerRequest::Member`].
+    Done,
+    /// To [`PeerRequest::Artifact`].
+    Artifact {
+        /// Length of the whole, in bytes.
+        size: u64,
+        /// At most [`crate::limits::ARTIFACT_PART_BYTES`].
+        part: Vec<u8>,
+    },
+    /// Not the leader; here is who is, if known.
+    NotLeader(Option<NodeId>),
+    /// Instead of any of them.
+    Error(ErrorReply),
+}

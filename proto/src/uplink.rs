@@ -1,0 +1,64 @@
+//! The conversation from a node to the cloud. The node has shown a certificate that names its PoP; the cloud takes PoP and
+//! node from the certificate, never from a message.
+
+use serde::{Deserialize, Serialize};
+
+use crate::bundle::SignedManifest;
+use crate::control::NodeReport;
+use crate::error::ErrorReply;
+use crate::event::Event;
+use crate::ids::{Digest, Offset, Revision};
+
+/// One request on a stream of its own; [`UplinkRequest::Subscribe`] keeps its stream and hears many replies.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum UplinkRequest {
+    /// Where did this PoP's leader stop? Replied to with [`UplinkReply::Ack`].
+    Position,
+    /// Committed events, in order, without holes.
+    Append {
+        /// Offset of the first.
+        first: Offset,
+        /// At most [`crate::limits::APPEND_EVENTS_MAX`].
+        events: Vec<Event>,
+    },
+    /// Tell me at once when a newer revision exists.
+    Subscribe,
+    /// The newest manifest.
+    Manifest,
+    /// A part of an artifact.
+    Artifact {
+        /// Which.
+        digest: Digest,
+        /// From which byte.
+        offset: u64,
+    },
+    /// How the node is.
+    Report(NodeReport),
+}
+
+/// The cloud's reply.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum UplinkReply {
+    /// Every event up to and including `upto` is durable in the cloud.
+    Ack {
+        /// The last durable offset; 0: none.
+        upto: Offset,
+        /// The newest revision. If it is newer than the active one, pull it.
+        control_revision: Revision,
+    },
+    /// To [`UplinkRequest::Subscribe`], once at the start and then at every change.
+    Newer(Revision),
+    /// To [`UplinkRequest::Manifest`]; none if nothing was published yet.
+    Manifest(Option<SignedManifest>),
+    /// To [`UplinkRequest::Artifact`].
+    Artifact {
+        /// Length of the whole, in bytes.
+        size: u64,
+        /// At most [`crate::limits::ARTIFACT_PART_BYTES`].
+        part: Vec<u8>,
+    },
+    /// To [`UplinkRequest::Report`].
+    Noted,
+    /// Instead of any of them.
+    Error(ErrorReply),
+}
