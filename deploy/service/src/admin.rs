@@ -1,0 +1,43 @@
+//! The admin port of a process: metrics for Prometheus, liveness, readiness. Bind it to loopback.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use prometheus::{Encoder, Registry, TextEncoder};
+use tokio::net::TcpListener;
+
+use crate::shutdown::Shutdown;
+
+/// Says whether the process can serve, and if not, why.
+pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// `/metrics`, `/healthz` (the process answers) and `/readyz` (it can serve; else 503 with the reason).
+pub fn router(registry: Registry, ready: Readiness) -> Router {
+    let metrics = Router::new().route("/metrics", get(metrics)).with_state(registry);
+    let readiness = Router::new().route("/readyz", get(readyz)).with_state(ready);
+    Router::new().route("/healthz", get(|| async { "ok\n" })).merge(metrics).merge(readiness)
+}
+
+/// Serves until shutdown.
+pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) -> std::io::Result<()> {
+    axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
+}
+
+async fn metrics(State(registry): State<Registry>) -> impl IntoResponse {
+    let mut text = Vec::new();
+    match TextEncoder::new().encode(&registry.gather(), &mut text) {
+        Ok(()) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+        Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, format!("metrics: {e}\n")).into_response(),
+    }
+}
+
+async fn readyz(State(ready): State<Readiness>) -> impl IntoResponse {
+    match ready() {
+        Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+    }
+}
