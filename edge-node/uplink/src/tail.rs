@@ -1,0 +1,157 @@
+//! The leader's tail: what committed goes to the cloud, in order, in batches.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use proto::uplink::{UplinkReply, UplinkRequest};
+use proto::{ErrorReply, Event, Offset};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::batcher::{Batcher, Outbox, Step};
+use crate::link::{CloudLink, PullError};
+
+/// What the tail sees of the store.
+#[async_trait]
+pub trait Commits: Send + Sync {
+    /// What the outbox holds; changes with every commit. While this node leads, it holds all that was ever committed.
+    fn outbox(&self) -> watch::Receiver<Outbox>;
+    /// Committed events after an offset, in order and without holes, within both limits.
+    async fn events(&self, after: Offset, len_max: usize, bytes_max: usize) -> Result<Vec<Event>, ErrorReply>;
+    /// Writes the cloud's position back through Raft, so that the outbox may forget.
+    async fn acknowledge(&self, upto: Offset) -> Result<(), ErrorReply>;
+}
+
+/// Why a step failed. All are retried.
+#[derive(Debug, thiserror::Error)]
+enum StepError {
+    #[error(transparent)]
+    Pull(#[from] PullError),
+    #[error("the outbox cannot be read or written: {0}")]
+    Store(ErrorReply),
+}
+
+/// Runs until shutdown; works only while `leader` is true.
+pub async fn tail(
+    commits: Arc<dyn Commits>,
+    mut leader: watch::Receiver<bool>,
+    link: CloudLink,
+    shutdown: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            led = leader.wait_for(|leads| *leads) => if led.is_err() { return },
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = leader.wait_for(|leads| !leads) => {}
+            () = lead(&*commits, &link) => {}
+        }
+    }
+}
+
+/// One leadership: asks where the cloud stands, then sends until cancelled.
+async fn lead(commits: &dyn Commits, link: &CloudLink) {
+    let mut tail = Tail { batcher: Batcher::default(), outbox: commits.outbox(), written_at: Instant::now() };
+    let mut failures = 0;
+    loop {
+        link.connected().await;
+        match tail.step(commits, link).await {
+            Ok(()) => failures = 0,
+            Err(error) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, failures, "uplink step failed");
+                link.metrics().failures.inc();
+                tail.batcher.forget();
+                tokio::time::sleep(link.pause(failures)).await;
+                failures += 1;
+            }
+        }
+    }
+}
+
+struct Tail {
+    batcher: Batcher,
+    outbox: watch::Receiver<Outbox>,
+    written_at: Instant,
+}
+
+impl Tail {
+    async fn step(&mut self, commits: &dyn Commits, link: &CloudLink) -> Result<(), StepError> {
+        let outbox = *self.outbox.borrow_and_update();
+        match self.batcher.next(outbox) {
+            Step::AskPosition => {
+                let upto = position(link.ask(&UplinkRequest::Position).await?)?;
+                self.batcher.acknowledged(upto);
+                tracing::info!(%upto, "the cloud says where this PoP stands");
+            }
+            Step::Send { after } => self.send(after, commits, link).await?,
+            Step::Wait => self.wait(outbox, commits, link).await?,
+            Step::Diverged(divergence) => {
+                link.metrics().diverged.set(1);
+                tracing::error!(%divergence, "the uplink stops");
+                tokio::time::sleep(Duration::from_millis(link.config().backoff_ms_max)).await;
+                self.batcher.forget();
+                return Ok(());
+            }
+        }
+        link.metrics().diverged.set(0);
+        Ok(())
+    }
+
+    async fn send(&mut self, after: Offset, commits: &dyn Commits, link: &CloudLink) -> Result<(), StepError> {
+        let config = link.config();
+        if self.waiting(after) < config.batch_len_max {
+            tokio::time::sleep(Duration::from_millis(config.linger_ms)).await;
+        }
+        // No more than the outbox is known to hold: else the cloud would seem to be ahead of the PoP.
+        let len_max = self.waiting(after).min(config.batch_len_max);
+        let events = commits.events(after, len_max, config.batch_bytes_max).await.map_err(StepError::Store)?;
+        let count = events.len() as u64;
+        let timer = link.metrics().append_seconds.start_timer();
+        let reply = link.ask(&UplinkRequest::Append { first: Offset(after.0 + 1), events }).await?;
+        timer.observe_duration();
+        let upto = position(reply)?;
+        link.metrics().events.inc_by(upto.0.saturating_sub(after.0).min(count));
+        self.batcher.acknowledged(upto);
+        if self.written_at.elapsed() >= Duration::from_millis(config.acknowledge_every_ms) {
+            self.write_back(commits).await?;
+        }
+        Ok(())
+    }
+
+    /// Events after `after` that the outbox is known to hold.
+    fn waiting(&self, after: Offset) -> usize {
+        usize::try_from(self.outbox.borrow().last.0.saturating_sub(after.0)).unwrap_or(usize::MAX)
+    }
+
+    /// Nothing to send. The last position is written back once things are quiet, or the outbox would keep its end.
+    async fn wait(&mut self, outbox: Outbox, commits: &dyn Commits, link: &CloudLink) -> Result<(), StepError> {
+        let quiet = Duration::from_millis(link.config().acknowledge_every_ms);
+        tokio::select! {
+            _ = self.outbox.changed() => Ok(()),
+            () = tokio::time::sleep(quiet), if self.batcher.write_back(outbox).is_some() => {
+                self.write_back(commits).await
+            }
+        }
+    }
+
+    async fn write_back(&mut self, commits: &dyn Commits) -> Result<(), StepError> {
+        let outbox = *self.outbox.borrow();
+        if let Some(upto) = self.batcher.write_back(outbox) {
+            commits.acknowledge(upto).await.map_err(StepError::Store)?;
+            self.batcher.wrote_back(upto);
+            self.written_at = Instant::now();
+        }
+        Ok(())
+    }
+}
+
+fn position(reply: UplinkReply) -> Result<Offset, PullError> {
+    match reply {
+        UplinkReply::Ack { upto, .. } => Ok(upto),
+        _ => Err(PullError::Unexpected { asked: "Position or Append" }),
+    }
+}
