@@ -1,1 +1,12 @@
-//! edge-serving
+//! Decides what a visitor is offered: retrieve → rank → re-rank, each with a fallback.
+//!
+//! Pure: no async, no clock, no randomness; the time, and whether there is time left, are arguments. The same input gives
+//! the same answer. [`decide`] is the whole path on one page; [`Prepared`] is what a bundle costs once, so that a request
+//! does not.
+
+mod decide;
+mod diversity;
+mod prepared;
+
+pub use decide::{Budget, Decision, Scratch, Stage, decide};
+pub use prepared::Prepared;

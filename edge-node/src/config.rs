@@ -1,0 +1,240 @@
+//! Settings of an edge node, parsed and checked before anything starts. The commented defaults are in
+//! `edge-node.default.toml`, which is compiled in.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use edge_uplink::UplinkConfig;
+use proto::{NodeId, PopId};
+use serde::Deserialize;
+use service::telemetry::LogConfig;
+
+/// The commented defaults.
+pub const DEFAULTS: &str = include_str!("../edge-node.default.toml");
+
+/// All settings.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// State folder; relative paths in other settings start here.
+    pub dir: PathBuf,
+    /// Who this node is.
+    pub node: NodeConfig,
+    /// Founding members: id → peer address.
+    pub members: BTreeMap<String, String>,
+    /// Certificates.
+    pub tls: TlsConfig,
+    /// The clients' door.
+    pub clients: ClientsConfig,
+    /// The peers' door.
+    pub peers: PeersConfig,
+    /// The admin port.
+    pub admin: AdminConfig,
+    /// The replicated store.
+    pub store: StoreConfig,
+    /// The way up.
+    pub uplink: UplinkConfig,
+    /// Bundles.
+    pub bundles: BundlesConfig,
+    /// Recommendations.
+    pub serving: ServingConfig,
+    /// Logs.
+    pub log: LogConfig,
+}
+
+/// Who this node is.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// The PoP.
+    pub pop: PopId,
+    /// The node.
+    pub id: NodeId,
+}
+
+/// Certificates.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// The deployment's CA, PEM.
+    pub ca: PathBuf,
+    /// This node's certificate chain, PEM.
+    pub certificate: PathBuf,
+    /// Its key, PEM, mode 0600.
+    pub key: PathBuf,
+}
+
+/// The clients' door.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientsConfig {
+    /// UDP address.
+    pub listen: String,
+    /// Addresses told to clients.
+    pub public: Vec<String>,
+    /// SHA-256 of accepted app keys, hex.
+    pub app_key_sha256: Vec<String>,
+    /// Most connections.
+    pub connections_max: usize,
+    /// Most requests at once.
+    pub in_flight_max: usize,
+    /// Most requests at once on one connection.
+    pub streams_max: u32,
+    /// Age at which a connection is closed.
+    pub connection_age_ms_max: u64,
+    /// Deadline of a request that states none.
+    pub deadline_ms: u64,
+    /// Longest deadline.
+    pub deadline_ms_max: u64,
+}
+
+/// The peers' door.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeersConfig {
+    /// UDP address.
+    pub listen: String,
+    /// Address told to peers; empty: as bound.
+    pub public: String,
+}
+
+/// The admin port.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdminConfig {
+    /// TCP address.
+    pub listen: String,
+    /// Token file.
+    pub token: PathBuf,
+}
+
+/// The replicated store.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreConfig {
+    /// Raft heartbeat.
+    pub heartbeat_ms: u64,
+    /// Shortest election timeout.
+    pub election_ms_min: u64,
+    /// Longest election timeout.
+    pub election_ms_max: u64,
+    /// Most commands in an entry.
+    pub group_len_max: usize,
+    /// Most bytes in an entry.
+    pub group_bytes_max: usize,
+    /// Most commands waiting.
+    pub queue_len_max: usize,
+    /// Entries between snapshots.
+    pub snapshot_entries: u64,
+    /// Most events waiting for the cloud.
+    pub outbox_len_max: u64,
+    /// Page cache of the state machine.
+    pub cache_bytes: u64,
+}
+
+/// Bundles.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BundlesConfig {
+    /// Ed25519 public keys, hex.
+    pub trusted_keys: Vec<String>,
+}
+
+/// Recommendations.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServingConfig {
+    /// Candidates handed to ranking.
+    pub candidates: usize,
+    /// Share of the deadline after which waiting for a session token ends.
+    pub token_share: f64,
+    /// Share of the deadline after which retrieval is not begun.
+    pub retrieve_share: f64,
+    /// Share of the deadline after which ranking is not begun.
+    pub rank_share: f64,
+    /// Model threads; 0: one a core.
+    pub threads: usize,
+    /// Requests waiting for a model thread.
+    pub queue_len_max: usize,
+    /// Path of ONNX Runtime; empty: look for it.
+    pub onnxruntime: PathBuf,
+}
+
+impl Config {
+    /// Reads defaults, file and environment, and checks what types cannot.
+    pub fn load(file: Option<&Path>) -> anyhow::Result<Self> {
+        let mut config: Config = service::settings::load(DEFAULTS, file, "EDGE_NODE", std::env::vars())?;
+        config.check()?;
+        let dir = config.dir.clone();
+        for path in
+            [&mut config.tls.ca, &mut config.tls.certificate, &mut config.tls.key, &mut config.admin.token]
+        {
+            *path = dir.join(&path);
+        }
+        Ok(config)
+    }
+
+    /// The founding members, by id.
+    pub fn members(&self) -> anyhow::Result<BTreeMap<NodeId, String>> {
+        let member = |(id, address): (&String, &String)| {
+            let id = id.parse().map_err(|_| anyhow::anyhow!("members: {id:?} is not a node id (a number from 1)"))?;
+            Ok((NodeId(id), address.clone()))
+        };
+        self.members.iter().map(member).collect()
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        let shares = [
+            ("token_share", self.serving.token_share),
+            ("retrieve_share", self.serving.retrieve_share),
+            ("rank_share", self.serving.rank_share),
+        ];
+        for (name, share) in shares {
+            anyhow::ensure!((0.0..=1.0).contains(&share), "serving.{name} is {share}: it must be from 0 to 1");
+        }
+        let positive = [
+            ("node.id", self.node.id.0),
+            ("clients.connections_max", self.clients.connections_max as u64),
+            ("clients.in_flight_max", self.clients.in_flight_max as u64),
+            ("clients.deadline_ms", self.clients.deadline_ms),
+            ("serving.candidates", self.serving.candidates as u64),
+            ("serving.queue_len_max", self.serving.queue_len_max as u64),
+            ("store.heartbeat_ms", self.store.heartbeat_ms),
+        ];
+        for (name, value) in positive {
+            anyhow::ensure!(value > 0, "{name} must be at least 1");
+        }
+        let (heartbeat, least) = (self.store.heartbeat_ms, self.store.election_ms_min);
+        anyhow::ensure!(
+            least >= 2 * heartbeat && self.store.election_ms_max > least,
+            "store: election_ms_min ({least}) must be at least twice heartbeat_ms ({heartbeat}), election_ms_max more"
+        );
+        let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        anyhow::ensure!(
+            self.node.pop.as_str().chars().all(letters) && self.node.pop.as_str().len() <= 63,
+            "node.pop {:?}: at most 63 lower-case letters, digits and `-`, as it becomes part of a DNS name",
+            self.node.pop.as_str()
+        );
+        self.members()?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        let config = Config::load(None).unwrap();
+        assert_eq!(config.node.id, NodeId(1));
+        assert!(config.tls.key.starts_with(&config.dir));
+    }
+
+    #[test]
+    fn a_wrong_share_is_named() {
+        let mut config = Config::load(None).unwrap();
+        config.serving.rank_share = 1.5;
+        assert!(config.check().unwrap_err().to_string().contains("serving.rank_share"));
+    }
+}
