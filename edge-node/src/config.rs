@@ -81,11 +81,11 @@ pub struct ClientsConfig {
     /// Most requests at once on one connection.
     pub streams_max: u32,
     /// Age at which a connection is closed.
-    pub connection_age_ms_max: u64,
+    pub connection_age_max_ms: u64,
     /// Deadline of a request that states none.
     pub deadline_ms: u64,
     /// Longest deadline.
-    pub deadline_ms_max: u64,
+    pub deadline_max_ms: u64,
 }
 
 /// The peers' door.
@@ -115,17 +115,17 @@ pub struct StoreConfig {
     /// Raft heartbeat.
     pub heartbeat_ms: u64,
     /// Shortest election timeout.
-    pub election_ms_min: u64,
+    pub election_min_ms: u64,
     /// Longest election timeout.
-    pub election_ms_max: u64,
+    pub election_max_ms: u64,
     /// Most commands in an entry.
-    pub group_len_max: usize,
+    pub group_commit_len_max: usize,
     /// Most bytes in an entry.
-    pub group_bytes_max: usize,
+    pub group_commit_bytes_max: usize,
     /// Most commands waiting.
     pub queue_len_max: usize,
     /// Entries between snapshots.
-    pub snapshot_entries: u64,
+    pub snapshot_every: u64,
     /// Most events waiting for the cloud.
     pub outbox_len_max: u64,
     /// Page cache of the state machine.
@@ -204,10 +204,10 @@ impl Config {
         for (name, value) in positive {
             anyhow::ensure!(value > 0, "{name} must be at least 1");
         }
-        let (heartbeat, least) = (self.store.heartbeat_ms, self.store.election_ms_min);
+        let (heartbeat, least) = (self.store.heartbeat_ms, self.store.election_min_ms);
         anyhow::ensure!(
-            least >= 2 * heartbeat && self.store.election_ms_max > least,
-            "store: election_ms_min ({least}) must be at least twice heartbeat_ms ({heartbeat}), election_ms_max more"
+            least >= 2 * heartbeat && self.store.election_max_ms > least,
+            "store: election_min_ms ({least}) must be at least twice heartbeat_ms ({heartbeat}), election_max_ms more"
         );
         let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         anyhow::ensure!(

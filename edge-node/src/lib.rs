@@ -1,1 +1,22 @@
-//! edge-node
+//! An edge node: gateway, serving, store and uplink in one process. See ARCHITECTURE.md for the picture.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`node`] | the composition root |
+//! | [`gateway`] | the clients' door; `gateway::pipeline` is the path of a recommendation |
+//! | [`peers`] | the peers' door |
+//! | [`bundles`] | pulls, verifies, activates bundles |
+//! | [`workers`] | the threads that run models |
+//! | [`commits`] | the store as the uplink sees it |
+//! | [`admin`] | the admin port |
+
+pub mod admin;
+pub mod bundles;
+pub mod clock;
+pub mod commits;
+pub mod config;
+pub mod gateway;
+pub mod metrics;
+pub mod node;
+pub mod peers;
+pub mod workers;

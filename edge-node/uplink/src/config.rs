@@ -19,7 +19,7 @@ pub struct UplinkConfig {
     /// First pause after a failure, in milliseconds; it doubles from there.
     pub backoff_ms: u64,
     /// Longest pause after a failure, in milliseconds.
-    pub backoff_ms_max: u64,
+    pub backoff_max_ms: u64,
     /// How often acknowledged offsets are written back through Raft, at the least, in milliseconds.
     pub acknowledge_every_ms: u64,
     /// How often the node reports how it is, in milliseconds.

@@ -228,7 +228,7 @@ impl CloudLink {
     /// Doubles with every failure, and is jittered by half, so that a thousand edges do not redial at once.
     pub(crate) fn pause(&self, failures: u32) -> Duration {
         let config = &self.shared.config;
-        let full = config.backoff_ms.saturating_mul(1 << failures.min(16)).min(config.backoff_ms_max);
+        let full = config.backoff_ms.saturating_mul(1 << failures.min(16)).min(config.backoff_max_ms);
         let random = RandomState::new().hash_one(failures);
         Duration::from_millis(full / 2 + random % (full / 2 + 1))
     }

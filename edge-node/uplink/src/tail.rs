@@ -92,7 +92,7 @@ impl Tail {
             Step::Diverged(divergence) => {
                 link.metrics().diverged.set(1);
                 tracing::error!(%divergence, "the uplink stops");
-                tokio::time::sleep(Duration::from_millis(link.config().backoff_ms_max)).await;
+                tokio::time::sleep(Duration::from_millis(link.config().backoff_max_ms)).await;
                 self.batcher.forget();
                 return Ok(());
             }

@@ -1,0 +1,140 @@
+//! The admin port: metrics, health, status for people and tools, and changes of membership with the admin token.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use edge_store::Store;
+use edge_uplink::Report;
+use proto::control::Problem;
+use proto::peer::MemberChange;
+use proto::{Code, ErrorReply};
+use serde::{Deserialize, Serialize};
+
+/// What the admin port needs.
+pub struct Admin {
+    /// The replicated truth.
+    pub store: Store,
+    /// How the node is.
+    pub report: Report,
+    /// Who may change members.
+    pub token: String,
+}
+
+/// A node's status, at `GET /v1/status`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// What it reports to the cloud.
+    #[serde(flatten)]
+    pub report: proto::control::NodeReport,
+    /// Who leads, as far as this node knows.
+    pub leader: Option<proto::NodeId>,
+    /// Members with their peer addresses.
+    pub members: Vec<MemberView>,
+    /// Last event offset, and what the cloud has of it.
+    pub last_offset: proto::Offset,
+    /// The cloud holds everything up to here.
+    pub acknowledged: proto::Offset,
+}
+
+/// A member of the PoP.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct MemberView {
+    /// Its id.
+    pub node: proto::NodeId,
+    /// Its peer address.
+    pub address: String,
+    /// Whether it votes; a learner is still catching up.
+    pub voter: bool,
+}
+
+/// The replicated state's digest, at `GET /v1/digest`: equal on nodes that have applied the same index.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateDigest {
+    /// Log index.
+    pub index: u64,
+    /// SHA-256 over the whole keyspace.
+    pub digest: proto::Digest,
+}
+
+/// `/v1/status`, `/v1/digest`; with the token: `POST /v1/members` (a [`MemberChange`] as JSON) and `POST /v1/transfer`.
+pub fn router(admin: Admin) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/digest", get(digest))
+        .route("/v1/members", post(member))
+        .route("/v1/transfer", post(transfer))
+        .with_state(Arc::new(admin))
+}
+
+async fn status(State(admin): State<Arc<Admin>>) -> Json<NodeStatus> {
+    let status = admin.store.status();
+    let member = |m: edge_store::Member| MemberView { node: m.node, address: m.address, voter: m.voter };
+    Json(NodeStatus {
+        report: (admin.report)(),
+        leader: status.leader,
+        members: status.members.into_iter().map(member).collect(),
+        last_offset: status.last_offset,
+        acknowledged: status.acknowledged,
+    })
+}
+
+async fn digest(State(admin): State<Arc<Admin>>) -> Result<Json<StateDigest>, Refusal> {
+    let (index, digest) = admin.store.digest().await.map_err(ErrorReply::from)?;
+    Ok(Json(StateDigest { index, digest }))
+}
+
+async fn member(
+    State(admin): State<Arc<Admin>>,
+    headers: HeaderMap,
+    Json(change): Json<MemberChange>,
+) -> Result<StatusCode, Refusal> {
+    admin.authorize(&headers)?;
+    tracing::info!(target: "audit", ?change, "an admin changes the members");
+    admin.store.member(change).await.map_err(ErrorReply::from)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn transfer(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Result<StatusCode, Refusal> {
+    admin.authorize(&headers)?;
+    tracing::info!(target: "audit", "an admin hands leadership over");
+    admin.store.transfer_leadership().await.map_err(ErrorReply::from)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+impl Admin {
+    fn authorize(&self, headers: &HeaderMap) -> Result<(), ErrorReply> {
+        let presented = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let token = presented.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+        if service::secrets::equal(token.as_bytes(), self.token.as_bytes()) {
+            Ok(())
+        } else {
+            Err(ErrorReply::new(Code::Unauthenticated, "send the node's admin token as `Authorization: Bearer …`"))
+        }
+    }
+}
+
+/// An error as HTTP says it.
+struct Refusal(ErrorReply);
+
+impl From<ErrorReply> for Refusal {
+    fn from(reply: ErrorReply) -> Self {
+        Self(reply)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = match self.0.code {
+            Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Code::Conflict => StatusCode::CONFLICT,
+            code if code.fault() == proto::Fault::Caller => StatusCode::BAD_REQUEST,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let problem = Problem { code: self.0.code, status: status.as_u16(), detail: self.0.message };
+        (status, [(header::CONTENT_TYPE, "application/problem+json")], Json(problem)).into_response()
+    }
+}

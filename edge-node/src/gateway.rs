@@ -1,0 +1,229 @@
+//! The clients' door: sessions, admission, dispatch. What a recommendation goes through is in [`pipeline`].
+//!
+//! A connection must present an app key before anything else. A stream carries one request and one reply. Frames that break
+//! the protocol get an error, or their stream is reset; the connection and the node go on.
+
+pub mod pipeline;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use proto::client::{Ask, ClientReply, ClientRequest, OpenSession, SessionOpened, Track, Tracked};
+use proto::command::{Command, Effect};
+use proto::{Code, Digest, ErrorReply, SessionToken};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+use transport::{Link, Listener, Stream};
+
+use crate::bundles::ActiveBundle;
+use crate::clock;
+use crate::config::{ClientsConfig, NodeConfig, ServingConfig};
+use crate::metrics::Metrics;
+use crate::workers::Workers;
+
+/// How long a client may take to open its session or to send a request it has begun.
+const READ_WITHIN: Duration = Duration::from_secs(10);
+/// What a shed request is told.
+const RETRY_AFTER_MS: u32 = 100;
+
+/// What requests need. One a node.
+pub struct Gateway {
+    /// Who answers.
+    pub node: NodeConfig,
+    /// The door's settings.
+    pub config: ClientsConfig,
+    /// Shares of the deadline.
+    pub serving: ServingConfig,
+    /// The replicated truth.
+    pub store: edge_store::Store,
+    /// The threads that run models.
+    pub workers: Workers,
+    /// What is served from.
+    pub bundle: ActiveBundle,
+    /// Counters.
+    pub metrics: Metrics,
+    admission: Arc<Semaphore>,
+    app_keys: Vec<Digest>,
+}
+
+impl Gateway {
+    /// Checks the app keys' hashes.
+    pub fn new(
+        node: NodeConfig,
+        config: ClientsConfig,
+        serving: ServingConfig,
+        store: edge_store::Store,
+        workers: Workers,
+        bundle: ActiveBundle,
+        metrics: Metrics,
+    ) -> anyhow::Result<Self> {
+        let hash = |hex: &String| {
+            Digest::from_hex(hex)
+                .ok_or_else(|| anyhow::anyhow!("clients.app_key_sha256: {hex:?} is not 64 hex digits; see `rockpool app-key`"))
+        };
+        let app_keys = config.app_key_sha256.iter().map(hash).collect::<anyhow::Result<_>>()?;
+        let admission = Arc::new(Semaphore::new(config.in_flight_max));
+        Ok(Self { node, config, serving, store, workers, bundle, metrics, admission, app_keys })
+    }
+
+    /// Accepts clients until shutdown, then lets running requests finish.
+    pub async fn serve(self: Arc<Self>, listener: Arc<dyn Listener>, shutdown: CancellationToken) {
+        let connections = TaskTracker::new();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                link = listener.accept() => match link {
+                    Some(link) => drop(connections.spawn(self.clone().connection(link))),
+                    None => break,
+                }
+            }
+        }
+        listener.shutdown().await;
+        connections.close();
+        connections.wait().await;
+    }
+
+    async fn connection(self: Arc<Self>, link: Arc<dyn Link>) {
+        self.metrics.connections.inc();
+        match tokio::time::timeout(READ_WITHIN, self.open_session(&*link)).await {
+            Ok(true) => self.clone().streams(&*link).await,
+            Ok(false) => link.close("the first request must be a session with a valid app key"),
+            Err(_) => link.close("no session was opened in time"),
+        }
+        self.metrics.connections.dec();
+    }
+
+    async fn streams(self: Arc<Self>, link: &dyn Link) {
+        while let Ok(stream) = link.accept().await {
+            tokio::spawn(self.clone().stream(stream));
+        }
+    }
+
+    async fn open_session(&self, link: &dyn Link) -> bool {
+        let Ok(mut stream) = link.accept().await else { return false };
+        let asked = match stream.recv::<ClientRequest>().await {
+            Ok(request) => request.ask,
+            Err(error) => return self.broken(&mut stream, &error).await,
+        };
+        let reply = match asked {
+            Ask::Session(open) => self.session(&open),
+            _ => Err(ErrorReply::new(Code::Unauthenticated, "the first request must be a session with an app key")),
+        };
+        let opened = reply.is_ok();
+        self.count("session", &reply);
+        let sent = stream.send(&reply.unwrap_or_else(ClientReply::Error)).await;
+        stream.finish();
+        if !opened {
+            // Give the reply a moment to leave before the connection closes over it.
+            let _ = tokio::time::timeout(Duration::from_secs(1), link.closed()).await;
+        }
+        opened && sent.is_ok()
+    }
+
+    fn session(&self, open: &OpenSession) -> Result<ClientReply, ErrorReply> {
+        let presented = Digest::of(open.app_key.as_bytes());
+        // Every known hash is compared, so that the time says nothing about which one matched.
+        let known = self.app_keys.iter().filter(|key| service::secrets::equal(&key.0, &presented.0)).count();
+        if known == 0 {
+            return Err(ErrorReply::new(Code::Unauthenticated, "this app key is not known here"));
+        }
+        Ok(ClientReply::Session(SessionOpened {
+            pop: self.node.pop.clone(),
+            node: self.node.id,
+            nodes: self.config.public.clone(),
+        }))
+    }
+
+    async fn stream(self: Arc<Self>, mut stream: Stream) {
+        let request = match tokio::time::timeout(READ_WITHIN, stream.recv::<ClientRequest>()).await {
+            Ok(Ok(request)) => request,
+            Ok(Err(error)) => return drop(self.broken(&mut stream, &error).await),
+            Err(_) => return stream.reset(Code::DeadlineExceeded),
+        };
+        let span = tracing::debug_span!("request", trace_id = %request.trace);
+        let reply = self.answer(request).instrument(span).await;
+        if stream.send(&reply).await.is_ok() {
+            stream.finish();
+        }
+    }
+
+    /// Says what was wrong, as far as the stream still allows.
+    async fn broken(&self, stream: &mut Stream, error: &transport::LinkError) -> bool {
+        if error.code().fault() == proto::Fault::Caller {
+            self.metrics.protocol_errors.inc();
+            let _ = stream.send(&ClientReply::Error(ErrorReply::from(error))).await;
+            stream.finish();
+        }
+        false
+    }
+
+    async fn answer(&self, request: ClientRequest) -> ClientReply {
+        let started = Instant::now();
+        let deadline = started + self.deadline(request.deadline_ms);
+        let (ask, reply) = match request.ask {
+            Ask::Recommend(ask) => {
+                ("recommend", pipeline::recommend(self, ask, started, deadline).await.map(ClientReply::Answer))
+            }
+            Ask::Track(track) => ("track", self.track(track, deadline).await.map(ClientReply::Tracked)),
+            Ask::Session(open) => ("session", self.session(&open)),
+            Ask::Ping => ("ping", Ok(ClientReply::Pong)),
+        };
+        self.metrics.request_seconds.with_label_values(&[ask]).observe(started.elapsed().as_secs_f64());
+        self.count(ask, &reply);
+        reply.unwrap_or_else(|error| {
+            tracing::debug!(ask, %error, "refused");
+            ClientReply::Error(error)
+        })
+    }
+
+    async fn track(&self, track: Track, deadline: Instant) -> Result<Tracked, ErrorReply> {
+        let _admitted = self.admit()?;
+        let received_at_ms = clock::now_ms();
+        track.check(received_at_ms)?;
+        for event in &track.events {
+            tracing::debug!(event_id = %event.id, trace_id = %event.trace, kind = event.kind.name(), "track");
+        }
+        let command = Command::Track { events: track.events, received_at_ms };
+        let proposed = self.store.propose(command, deadline.into()).await?;
+        let token = SessionToken { pop: self.node.pop.clone(), index: proposed.index };
+        match proposed.effect {
+            Effect::Tracked { accepted, duplicates } => Ok(Tracked { token, accepted, duplicates }),
+            Effect::Refused(reply) => Err(reply),
+            other => Err(ErrorReply::new(Code::Internal, format!("a track had the effect {other:?}"))),
+        }
+    }
+
+    /// A place among the requests in flight, or `overloaded`.
+    fn admit(&self) -> Result<Admitted<'_>, ErrorReply> {
+        let place = self.admission.clone().try_acquire_owned().map_err(|_| {
+            let message = format!("{} requests are in flight already", self.config.in_flight_max);
+            ErrorReply::new(Code::Overloaded, message).retry_after_ms(RETRY_AFTER_MS)
+        })?;
+        self.metrics.in_flight.inc();
+        Ok(Admitted { _place: place, metrics: &self.metrics })
+    }
+
+    fn deadline(&self, asked_ms: u32) -> Duration {
+        let ms = if asked_ms == 0 { self.config.deadline_ms } else { u64::from(asked_ms) };
+        Duration::from_millis(ms.min(self.config.deadline_max_ms))
+    }
+
+    fn count<T>(&self, ask: &str, reply: &Result<T, ErrorReply>) {
+        let outcome = reply.as_ref().map_or_else(|error| error.code.as_str(), |_| "ok");
+        self.metrics.requests.with_label_values(&[ask, outcome]).inc();
+    }
+}
+
+/// A request in flight.
+struct Admitted<'a> {
+    _place: OwnedSemaphorePermit,
+    metrics: &'a Metrics,
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        self.metrics.in_flight.dec();
+    }
+}

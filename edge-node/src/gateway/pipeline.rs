@@ -1,0 +1,122 @@
+//! One recommendation, top to bottom. Whatever is away (a model, the leader, the cloud), there is an answer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use edge_serving::{Decision, Prepared, Stage};
+use proto::client::{Answer, Recommend, ServedBy};
+use proto::command::Command;
+use proto::profile::View;
+use proto::{AnswerId, ErrorReply, ItemId, ModelVersion, Revision};
+
+use super::Gateway;
+use crate::clock;
+use crate::metrics::Metrics;
+use crate::workers::{Job, Times};
+
+/// Answers a slot.
+pub async fn recommend(
+    gateway: &Gateway,
+    ask: Recommend,
+    started: Instant,
+    deadline: Instant,
+) -> Result<Answer, ErrorReply> {
+    // Admit: well formed, and within what the node can do at once.
+    ask.check()?;
+    let _admitted = gateway.admit()?;
+    let times = Deadlines::of(gateway, started, deadline);
+
+    // View: wait, within a bound, for what the client must have seen; then read what this node knows.
+    let fresh = catch_up(gateway, &ask, times.token).await;
+    let view = gateway.store.view(&ask.visitor);
+
+    // Retrieve, rank, re-rank: on a model thread, or without a model where there is no time or no room for one.
+    let now_ms = clock::now_ms();
+    let Some(prepared) = gateway.bundle.load() else {
+        return Ok(answer(gateway, None, &view, Decision::default(), fresh));
+    };
+    let job = Arc::new(Job { prepared, view, ask, now_ms, times: times.models });
+    let decision = decide(gateway, &job, times.answer).await;
+
+    // Record what is offered: it rides the next group commit and never delays the answer.
+    let items: Vec<ItemId> = decision.items.iter().map(|ranked| ranked.item.clone()).collect();
+    let served = Command::Served { visitor: job.ask.visitor.clone(), items, at_ms: now_ms };
+    if !decision.items.is_empty() && !gateway.store.try_note(served) {
+        gateway.metrics.notes_dropped.inc();
+    }
+
+    // Answer.
+    Ok(answer(gateway, Some(&job.prepared), &job.view, decision, fresh))
+}
+
+/// When each stage must have begun.
+struct Deadlines {
+    token: Instant,
+    models: Times,
+    answer: Instant,
+}
+
+impl Deadlines {
+    fn of(gateway: &Gateway, started: Instant, deadline: Instant) -> Self {
+        let whole = deadline.saturating_duration_since(started);
+        let serving = &gateway.serving;
+        let at = |share: f64| started + whole.mul_f64(share);
+        Self {
+            token: at(serving.token_share),
+            models: Times { retrieve: at(serving.retrieve_share), rank: at(serving.rank_share) },
+            // A tenth of the deadline is kept for the fallback and the way back.
+            answer: at(0.9),
+        }
+    }
+}
+
+/// True: the view holds what the client's session token stands for. A token of another PoP stands for nothing here.
+async fn catch_up(gateway: &Gateway, ask: &Recommend, until: Instant) -> bool {
+    let Some(token) = ask.token.as_ref().filter(|token| token.pop == gateway.node.pop) else { return true };
+    let within: Duration = until.saturating_duration_since(Instant::now());
+    let fresh = gateway.store.wait_applied(token.index, within).await;
+    if !fresh {
+        gateway.metrics.stale.inc();
+    }
+    fresh
+}
+
+async fn decide(gateway: &Gateway, job: &Arc<Job>, until: Instant) -> Decision {
+    let decided = match gateway.workers.submit(job.clone()) {
+        Some(decision) => tokio::time::timeout_at(until.into(), decision).await.ok().and_then(Result::ok),
+        None => None,
+    };
+    let decision = decided.unwrap_or_else(|| gateway.workers.fall_back(job));
+    if let Some((stage, error)) = &decision.failed {
+        let stage = match stage {
+            Stage::Retrieve => "retrieve",
+            Stage::Rank => "rank",
+        };
+        gateway.metrics.stage_failures.with_label_values(&[stage]).inc();
+        tracing::warn!(stage, error = error as &dyn std::error::Error, "a model failed; the fallback served");
+    }
+    decision
+}
+
+fn answer(
+    gateway: &Gateway,
+    prepared: Option<&Arc<Prepared>>,
+    view: &View,
+    decision: Decision,
+    fresh: bool,
+) -> Answer {
+    let served_by = decision.served_by.unwrap_or(ServedBy::Nothing);
+    gateway.metrics.served_by.with_label_values(&[Metrics::served_by_label(served_by)]).inc();
+    let bundle = prepared.map(|prepared| prepared.bundle());
+    let used = |stage: ServedBy, version: Option<ModelVersion>| version.filter(|_| served_by <= stage);
+    Answer {
+        id: AnswerId(uuid::Uuid::now_v7()),
+        items: decision.items,
+        served_by,
+        retrieval: used(ServedBy::Retrieved, bundle.and_then(|b| b.retrieval.as_ref()).map(|m| m.version().clone())),
+        ranker: used(ServedBy::Ranked, bundle.and_then(|b| b.ranker.as_ref()).map(|(m, _)| m.version().clone())),
+        revision: bundle.map_or(Revision(0), |b| b.manifest.revision),
+        applied: view.applied,
+        fresh,
+    }
+}

@@ -1,0 +1,36 @@
+//! `edge-node`: runs one node of a PoP.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// One node of a Rockpool PoP.
+///
+/// Settings come from the commented defaults (see --print-config), then your file, then the environment:
+/// EDGE_NODE__CLIENTS__LISTEN=0.0.0.0:7443 sets clients.listen.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Your settings, TOML; only what differs from the defaults.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Print the commented default settings and end.
+    #[arg(long)]
+    print_config: bool,
+}
+
+#[expect(clippy::print_stdout, reason = "--print-config is for people")]
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    if arguments.print_config {
+        print!("{}", edge_node::config::DEFAULTS);
+        return Ok(());
+    }
+    let config = edge_node::config::Config::load(arguments.config.as_deref())?;
+    service::telemetry::init(&config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let shutdown = service::shutdown::on_signals()?;
+        edge_node::node::run(config, shutdown).await
+    })
+}

@@ -1,0 +1,267 @@
+//! The composition root: the parts of a node, and how they are joined. Siblings meet only here.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use edge_store::Store;
+use edge_uplink::{CloudLink, Report};
+use inference::{Engine, PublicKey};
+use prometheus::Registry;
+use proto::control::NodeReport;
+use proto::{ALPN_PEER, ALPN_UPLINK};
+use serde::{Deserialize, Serialize};
+use service::shutdown::Shutdown;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+use transport::pki::{Credentials, Trust};
+use transport::quic::{QuicDialer, QuicListener, Settings};
+use transport::{Dialer, Door, Listener};
+
+use crate::admin::{self, Admin};
+use crate::bundles::{ActiveBundle, Bundles, Folder, Sources};
+use crate::commits::{StoreCommits, caught_up_leader};
+use crate::config::Config;
+use crate::gateway::Gateway;
+use crate::metrics::Metrics;
+use crate::peers::Peers;
+use crate::workers::Workers;
+
+/// Where a node listens, as written to `addresses.json` in its folder: ports that were 0 are known here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addresses {
+    /// QUIC for apps.
+    pub clients: String,
+    /// QUIC for peers.
+    pub peers: String,
+    /// HTTP for admins.
+    pub admin: String,
+}
+
+/// The doors, bound before anything starts, so that a taken port is an error at once.
+struct Doors {
+    clients: Arc<dyn Listener>,
+    peers: Arc<dyn Listener>,
+    admin: TcpListener,
+    peer_dialer: Arc<dyn Dialer>,
+    cloud_dialer: Arc<dyn Dialer>,
+}
+
+/// Runs a node until shutdown.
+pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
+    std::fs::create_dir_all(&config.dir).with_context(|| format!("cannot make {}", config.dir.display()))?;
+    let registry = Registry::new();
+    let metrics = Metrics::new(&registry)?;
+    let token = admin_token(&config)?;
+    let doors = bind(&config).await?;
+    let addresses = publish_addresses(&config, &doors)?;
+
+    let store = open_store(&config, &addresses, &doors, &registry).await?;
+    let engine = choose_engine(&config, &metrics);
+    let folder = Folder::open(config.dir.join("artifacts"))?;
+    let cloud = CloudLink::new(config.uplink.clone(), doors.cloud_dialer, edge_uplink::Metrics::new(&registry)?);
+    let workers = Workers::start(&config.serving)?;
+    let active = ActiveBundle::default();
+    let leader = caught_up_leader(store.clone(), shutdown.clone());
+    let refusal = watch::Sender::new(None);
+    let report = report(&store, &active, &engine, &metrics, refusal.subscribe(), addresses.clients.clone());
+
+    let sources = Sources {
+        folder: folder.clone(),
+        cloud: cloud.clone(),
+        store: store.clone(),
+        dialer: doors.peer_dialer,
+        pop: config.node.pop.clone(),
+        node: config.node.id,
+    };
+    let bundles = Bundles {
+        engine,
+        trusted: trusted_keys(&config)?,
+        sources,
+        store: store.clone(),
+        cloud: cloud.clone(),
+        active: active.clone(),
+        leader: leader.clone(),
+        refusal,
+        metrics: metrics.clone(),
+    };
+    let mut clients = config.clients.clone();
+    if clients.public.is_empty() {
+        clients.public = vec![addresses.clients.clone()];
+    }
+    let gateway = Gateway::new(
+        config.node.clone(),
+        clients,
+        config.serving.clone(),
+        store.clone(),
+        workers,
+        active.clone(),
+        metrics,
+    )?;
+    let commits = StoreCommits::follow(store.clone(), shutdown.clone());
+    let admin = admin::router(Admin { store: store.clone(), report: report.clone(), token });
+    let admin = admin.merge(service::admin::router(registry, readiness(&store, &active)));
+
+    let tasks = TaskTracker::new();
+    let peers = Arc::new(Peers { store: store.clone(), folder });
+    // Peers are served until the very end: the store shuts down over them.
+    let peers_end = Shutdown::new();
+    let peers = tokio::spawn(peers.serve(doors.peers, peers_end.clone()));
+    store.form(config.members()?).await.context("cannot form or rejoin the PoP")?;
+    tasks.spawn(service::admin::serve(doors.admin, admin, shutdown.clone()));
+    tasks.spawn({
+        let (cloud, shutdown) = (cloud.clone(), shutdown.clone());
+        async move { cloud.run(report, shutdown).await }
+    });
+    tasks.spawn(edge_uplink::tail(Arc::new(commits), leader, cloud, shutdown.clone()));
+    tasks.spawn(bundles.run(shutdown.clone()));
+    tasks.spawn(Arc::new(gateway).serve(doors.clients, shutdown.clone()));
+    tracing::info!(pop = %config.node.pop, node = %config.node.id, ?addresses, "node is up");
+
+    shutdown.cancelled().await;
+    tasks.close();
+    tasks.wait().await;
+    store.shutdown().await;
+    peers_end.cancel();
+    peers.await.context("the peers' door panicked")
+}
+
+async fn bind(config: &Config) -> anyhow::Result<Doors> {
+    let trust = Trust::read(&config.tls.ca)?;
+    let credentials = Credentials::read(&config.tls.certificate, &config.tls.key)?;
+    let clients = Settings {
+        max_connections: config.clients.connections_max,
+        max_bidi_streams: config.clients.streams_max,
+        connection_age_max_ms: config.clients.connection_age_max_ms,
+        ..Settings::default()
+    };
+    let inside = Settings::default();
+    let pop = config.node.pop.clone();
+    let listen = |address: &str| -> anyhow::Result<SocketAddr> {
+        address.parse().with_context(|| format!("{address:?} is not an address such as 127.0.0.1:7443"))
+    };
+    let admin = TcpListener::bind(&config.admin.listen).await;
+    Ok(Doors {
+        clients: Arc::new(QuicListener::bind(
+            listen(&config.clients.listen)?,
+            Door::Clients,
+            &credentials,
+            &trust,
+            clients,
+        )?),
+        peers: Arc::new(QuicListener::bind(
+            listen(&config.peers.listen)?,
+            Door::Peers { pop },
+            &credentials,
+            &trust,
+            inside.clone(),
+        )?),
+        admin: admin.with_context(|| format!("cannot listen on {} (admin.listen)", config.admin.listen))?,
+        peer_dialer: Arc::new(QuicDialer::new(&trust, Some(&credentials), ALPN_PEER, inside.clone())?),
+        cloud_dialer: Arc::new(QuicDialer::new(&trust, Some(&credentials), ALPN_UPLINK, inside)?),
+    })
+}
+
+fn publish_addresses(config: &Config, doors: &Doors) -> anyhow::Result<Addresses> {
+    let peers = doors.peers.local_address();
+    let addresses = Addresses {
+        clients: doors.clients.local_address(),
+        peers: if config.peers.public.is_empty() { peers } else { config.peers.public.clone() },
+        admin: doors.admin.local_addr()?.to_string(),
+    };
+    service::files::publish(&config.dir.join("addresses.json"), &serde_json::to_vec_pretty(&addresses)?)?;
+    Ok(addresses)
+}
+
+async fn open_store(
+    config: &Config,
+    addresses: &Addresses,
+    doors: &Doors,
+    registry: &Registry,
+) -> anyhow::Result<Store> {
+    let set = &config.store;
+    let dir = config.dir.join("store");
+    let defaults = edge_store::StoreConfig::new(config.node.pop.clone(), config.node.id, dir, &addresses.peers);
+    let store_config = edge_store::StoreConfig {
+        heartbeat_ms: set.heartbeat_ms,
+        election_min_ms: set.election_min_ms,
+        election_max_ms: set.election_max_ms,
+        group_commit_len_max: set.group_commit_len_max,
+        group_commit_bytes_max: set.group_commit_bytes_max,
+        queue_len_max: set.queue_len_max,
+        snapshot_every: set.snapshot_every,
+        outbox_len_max: set.outbox_len_max,
+        cache_bytes: set.cache_bytes,
+        ..defaults
+    };
+    Store::open(store_config, doors.peer_dialer.clone(), registry).await.context("cannot open the store")
+}
+
+fn choose_engine(config: &Config, metrics: &Metrics) -> Engine {
+    let library = &config.serving.onnxruntime;
+    let engine = Engine::choose((!library.as_os_str().is_empty()).then_some(library.as_path()));
+    tracing::info!(engine = engine.kind().as_str(), "{}", engine.describe());
+    metrics.engine.with_label_values(&[engine.kind().as_str()]).set(1);
+    engine
+}
+
+fn trusted_keys(config: &Config) -> anyhow::Result<Vec<PublicKey>> {
+    let key = |hex: &String| {
+        PublicKey::from_hex(hex).with_context(|| format!("bundles.trusted_keys: {hex:?} is not 64 hex digits"))
+    };
+    config.bundles.trusted_keys.iter().map(key).collect()
+}
+
+fn admin_token(config: &Config) -> anyhow::Result<String> {
+    let path = &config.admin.token;
+    if !path.exists() {
+        service::secrets::write_new(path, &service::secrets::generate())?;
+        tracing::info!(path = %path.display(), "made an admin token");
+    }
+    Ok(service::secrets::read(path)?)
+}
+
+fn report(
+    store: &Store,
+    active: &ActiveBundle,
+    engine: &Engine,
+    metrics: &Metrics,
+    refusal: watch::Receiver<Option<String>>,
+    client_address: String,
+) -> Report {
+    let (store, active, metrics) = (store.clone(), active.clone(), metrics.clone());
+    let engine = engine.kind().as_str().to_owned();
+    Arc::new(move || {
+        let (status, prepared) = (store.status(), active.load());
+        let bundle = prepared.as_ref().map(|prepared| prepared.bundle());
+        NodeReport {
+            role: status.role,
+            term: status.term,
+            applied: status.applied,
+            last_log: status.last_log,
+            outbox: status.outbox_len,
+            revision: active.revision(),
+            retrieval: bundle.and_then(|b| b.retrieval.as_ref()).map(|m| m.version().to_string()),
+            ranker: bundle.and_then(|b| b.ranker.as_ref()).map(|(m, _)| m.version().to_string()),
+            engine: engine.clone(),
+            in_flight: u64::try_from(metrics.in_flight.get()).unwrap_or(0),
+            bundle_error: refusal.borrow().clone(),
+            client_address: client_address.clone(),
+        }
+    })
+}
+
+/// Ready: there is a leader, and a bundle to serve from.
+fn readiness(store: &Store, active: &ActiveBundle) -> service::admin::Readiness {
+    let (leadership, active) = (store.leadership(), active.clone());
+    Arc::new(move || {
+        if leadership.borrow().leader.is_none() {
+            return Err("no leader is known".to_owned());
+        }
+        if active.load().is_none() {
+            return Err("no bundle was activated yet".to_owned());
+        }
+        Ok(())
+    })
+}

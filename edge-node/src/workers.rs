@@ -1,0 +1,111 @@
+//! The threads that run models, apart from the threads that do IO, so that a slow model never delays a heartbeat of Raft.
+//!
+//! The queue is bounded: when it is full, the request is answered by the fallback that needs no model. A job whose deadline
+//! has passed when its turn comes is not begun.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use crossbeam_channel::{Receiver, Sender};
+use edge_serving::{Budget, Decision, Prepared, Scratch, Stage, decide};
+use proto::client::Recommend;
+use proto::profile::View;
+use tokio::sync::oneshot;
+
+use crate::config::ServingConfig;
+
+/// Until when which stage may begin.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// Retrieval.
+    pub retrieve: Instant,
+    /// Ranking.
+    pub rank: Instant,
+}
+
+impl Budget for Times {
+    fn allows(&self, stage: Stage) -> bool {
+        let until = match stage {
+            Stage::Retrieve => self.retrieve,
+            Stage::Rank => self.rank,
+        };
+        Instant::now() < until
+    }
+}
+
+/// A budget that allows no model.
+pub struct NoModels;
+
+impl Budget for NoModels {
+    fn allows(&self, _: Stage) -> bool {
+        false
+    }
+}
+
+/// One decision to be made.
+pub struct Job {
+    /// By what.
+    pub prepared: Arc<Prepared>,
+    /// For whom.
+    pub view: View,
+    /// For what.
+    pub ask: Recommend,
+    /// When, milliseconds since 1970 UTC.
+    pub now_ms: u64,
+    /// Until when.
+    pub times: Times,
+}
+
+type Queued = (Arc<Job>, oneshot::Sender<Decision>);
+
+/// A handle to the threads. They end when the last handle is dropped.
+#[derive(Clone)]
+pub struct Workers {
+    queue: Sender<Queued>,
+    candidates: usize,
+}
+
+impl Workers {
+    /// Starts the threads.
+    pub fn start(config: &ServingConfig) -> anyhow::Result<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = if config.threads == 0 { cores } else { config.threads };
+        let (queue, jobs) = crossbeam_channel::bounded::<Queued>(config.queue_len_max);
+        for number in 0..threads {
+            let (jobs, candidates) = (jobs.clone(), config.candidates);
+            let thread = std::thread::Builder::new().name(format!("model-{number}"));
+            thread.spawn(move || work(&jobs, candidates)).context("cannot start a model thread")?;
+        }
+        Ok(Self { queue, candidates: config.candidates })
+    }
+
+    /// Hands a job over. `None`: the queue is full.
+    pub fn submit(&self, job: Arc<Job>) -> Option<oneshot::Receiver<Decision>> {
+        let (reply, decision) = oneshot::channel();
+        self.queue.try_send((job, reply)).ok().map(|()| decision)
+    }
+
+    /// Decides here and now, without a model.
+    pub fn fall_back(&self, job: &Job) -> Decision {
+        decide(&job.prepared, &job.view, &job.ask, self.candidates, job.now_ms, &NoModels, &mut Scratch::default())
+    }
+}
+
+fn work(jobs: &Receiver<Queued>, candidates: usize) {
+    let mut scratch = Scratch::default();
+    while let Ok((job, reply)) = jobs.recv() {
+        if reply.is_closed() {
+            continue;
+        }
+        // A panic inside a model must not take the thread along: its requests would wait for nothing.
+        let decided = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            decide(&job.prepared, &job.view, &job.ask, candidates, job.now_ms, &job.times, &mut scratch)
+        }));
+        match decided {
+            // The receiver may have given up at its deadline.
+            Ok(decision) => drop(reply.send(decision)),
+            Err(_) => scratch = Scratch::default(),
+        }
+    }
+}
