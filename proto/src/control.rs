@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bundle::ArtifactRef;
 use crate::error::Code;
-use crate::ids::{Digest, NodeId, Offset, PopId, Revision};
+use crate::ids::{Digest, EventId, ItemId, NodeId, Offset, PopId, Revision};
 
 /// A node's part in its Raft group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -124,5 +124,43 @@ pub struct Problem {
     /// HTTP status.
     pub status: u16,
     /// What was wrong and what to do.
+    pub detail: String,
+}
+
+/// An event as the control API shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventView {
+    /// Its id.
+    pub id: EventId,
+    /// The PoP it came from first.
+    pub pop: PopId,
+    /// Its place among the PoP's events.
+    pub offset: Offset,
+    /// Who: `u:<user>` or `d:<device>`.
+    pub visitor: String,
+    /// impression, click, conversion, rating, custom.
+    pub kind: String,
+    /// The item it is about, if any.
+    pub item: Option<ItemId>,
+    /// When, by the client's clock, milliseconds since 1970 UTC.
+    pub at_ms: u64,
+    /// When it came to the cloud, milliseconds since 1970 UTC.
+    pub received_at_ms: u64,
+    /// Trace id, 32 hex digits; all zeros: none.
+    pub trace: String,
+}
+
+/// A line of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditView {
+    /// Its number.
+    pub seq: u64,
+    /// When, milliseconds since 1970 UTC.
+    pub at_ms: u64,
+    /// Who.
+    pub who: String,
+    /// What was asked for, for example `bundle.publish`.
+    pub what: String,
+    /// With what, and how it went.
     pub detail: String,
 }

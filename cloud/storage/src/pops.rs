@@ -1,0 +1,93 @@
+//! PoPs and their nodes: how far their events are durable, and how each node last said it is.
+
+use proto::control::{NodeReport, NodeView, PopView};
+use proto::{NodeId, Offset, PopId};
+
+use crate::error::StorageError;
+use crate::{Storage, from_sql, sql, to_sql};
+
+type NodeRow = (String, i64, String, i64);
+
+impl Storage {
+    /// Keeps a node's report in place of its last one.
+    pub async fn report(
+        &self,
+        pop: &PopId,
+        node: NodeId,
+        report: &NodeReport,
+        seen_at_ms: u64,
+    ) -> Result<(), StorageError> {
+        let failed = || StorageError::database("keep a report");
+        let json = serde_json::to_string(report).expect("a report has text keys and finite numbers only");
+        let mut transaction = self.write("keep a report").await?;
+        sqlx::query(sql::POP_ENSURE)
+            .bind(pop.as_str())
+            .bind(to_sql(seen_at_ms))
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed())?;
+        sqlx::query(sql::NODE_REPORT)
+            .bind(pop.as_str())
+            .bind(to_sql(node.0))
+            .bind(json)
+            .bind(to_sql(seen_at_ms))
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed())?;
+        transaction.commit().await.map_err(failed())
+    }
+
+    /// Every PoP that ever spoke, by name, with its nodes.
+    pub async fn pops(&self) -> Result<Vec<PopView>, StorageError> {
+        let failed = || StorageError::database("read PoPs");
+        // One transaction, so that offsets and reports are of the same moment.
+        let mut transaction = self.readers.begin().await.map_err(failed())?;
+        let pops: Vec<(String, i64)> =
+            sqlx::query_as(sql::POPS).fetch_all(&mut *transaction).await.map_err(failed())?;
+        let nodes: Vec<NodeRow> =
+            sqlx::query_as(sql::NODES).fetch_all(&mut *transaction).await.map_err(failed())?;
+        let mut views: Vec<PopView> = pops.into_iter().filter_map(pop_view).collect();
+        for row in nodes {
+            if let Some(view) = views.iter_mut().find(|view| view.pop.as_str() == row.0) {
+                view.nodes.extend(node_view(row));
+            }
+        }
+        Ok(views)
+    }
+
+    /// One PoP, if it ever spoke.
+    pub async fn pop(&self, pop: &PopId) -> Result<Option<PopView>, StorageError> {
+        let failed = || StorageError::database("read a PoP");
+        let mut transaction = self.readers.begin().await.map_err(failed())?;
+        let row: Option<(String, i64)> = sqlx::query_as(sql::POP)
+            .bind(pop.as_str())
+            .fetch_optional(&mut *transaction)
+            .await
+            .map_err(failed())?;
+        let nodes: Vec<NodeRow> = sqlx::query_as(sql::NODES_OF)
+            .bind(pop.as_str())
+            .fetch_all(&mut *transaction)
+            .await
+            .map_err(failed())?;
+        Ok(row.and_then(pop_view).map(|mut view| {
+            view.nodes.extend(nodes.into_iter().filter_map(node_view));
+            view
+        }))
+    }
+}
+
+fn pop_view((pop, upto): (String, i64)) -> Option<PopView> {
+    let pop = PopId::new(&pop)
+        .inspect_err(|e| tracing::error!(%pop, error = %e, "a stored PoP has an impossible name"))
+        .ok()?;
+    Some(PopView { pop, upto: Offset(from_sql(upto)), nodes: Vec::new() })
+}
+
+/// A report that an older version stored may not be readable. It says how a node was, and the next one is seconds away, so
+/// it is left out rather than an error for all PoPs.
+fn node_view((pop, node, report, seen_at_ms): NodeRow) -> Option<NodeView> {
+    let report = serde_json::from_str(&report)
+        .inspect_err(|e| tracing::warn!(%pop, node, error = %e, "a stored report cannot be read"))
+        .ok()?;
+    Some(NodeView { node: NodeId(from_sql(node)), seen_at_ms: from_sql(seen_at_ms), report })
+}

@@ -1,0 +1,72 @@
+//! All SQL but the tables themselves, which are in `migrations/`.
+
+/// Takes the write lock at once, see `Storage::write`.
+pub const BEGIN: &str = "BEGIN IMMEDIATE";
+pub const PING: &str = "SELECT 1";
+
+pub const POP_ENSURE: &str =
+    "INSERT INTO pops (pop, upto, first_seen_at_ms) VALUES (?, 0, ?) ON CONFLICT (pop) DO NOTHING";
+pub const POP_UPTO: &str = "SELECT upto FROM pops WHERE pop = ?";
+pub const POP_MOVE: &str = "UPDATE pops SET upto = ? WHERE pop = ?";
+pub const POPS: &str = "SELECT pop, upto FROM pops ORDER BY pop";
+pub const POP: &str = "SELECT pop, upto FROM pops WHERE pop = ?";
+pub const NODE_REPORT: &str = "INSERT INTO nodes (pop, node, report, seen_at_ms) VALUES (?, ?, ?, ?) \
+     ON CONFLICT (pop, node) DO UPDATE SET report = excluded.report, seen_at_ms = excluded.seen_at_ms";
+pub const NODES: &str = "SELECT pop, node, report, seen_at_ms FROM nodes ORDER BY pop, node";
+pub const NODES_OF: &str = "SELECT pop, node, report, seen_at_ms FROM nodes WHERE pop = ? ORDER BY node";
+
+pub const EVENTS_LAST_SEQ: &str = "SELECT coalesce(max(seq), 0) FROM events";
+pub const EVENTS_NEW_BY_KIND: &str = "SELECT kind, count(*) FROM events WHERE seq > ? GROUP BY kind";
+pub const COUNTER_ADD: &str = "INSERT INTO counters (scope, name, n) VALUES (?, ?, ?) \
+     ON CONFLICT (scope, name) DO UPDATE SET n = n + excluded.n";
+pub const COUNTERS: &str = "SELECT scope, name, n FROM counters";
+
+/// Columns of one event's row, in the order of [`events_insert`]'s values.
+pub const EVENT_COLUMNS: usize = 11;
+const EVENTS_INSERT: &str = "INSERT INTO events \
+     (id, pop, at_offset, visitor, kind, item, at_ms, received_at_ms, trace, format, body) VALUES ";
+
+/// Inserts `rows` events; one whose id is known is passed over.
+pub fn events_insert(rows: usize) -> String {
+    let row = format!("({})", placeholders(EVENT_COLUMNS));
+    format!("{EVENTS_INSERT}{} ON CONFLICT (id) DO NOTHING", vec![row; rows].join(","))
+}
+
+/// How many of `n` event ids are known.
+pub fn events_known(n: usize) -> String {
+    format!("SELECT count(*) FROM events WHERE id IN ({})", placeholders(n))
+}
+
+const EVENTS_RECENT: &str = "SELECT pop, at_offset, received_at_ms, format, body FROM events";
+
+/// The newest events, of a visitor or of a trace or of all.
+pub fn events_recent(visitor: bool, trace: bool) -> String {
+    // `+` keeps SQLite from using a second index where the trace's, which names a handful of rows, is the right one.
+    let filter = match (visitor, trace) {
+        (false, false) => "",
+        (true, false) => " WHERE visitor = ?",
+        (false, true) => " WHERE trace = ?",
+        (true, true) => " WHERE +visitor = ? AND trace = ?",
+    };
+    format!("{EVENTS_RECENT}{filter} ORDER BY seq DESC LIMIT ?")
+}
+
+pub const BUNDLE_LAST: &str = "SELECT coalesce(max(revision), 0) FROM bundles";
+pub const BUNDLE_INSERT: &str = "INSERT INTO bundles \
+     (revision, manifest, signature, note, rollback_of, published_at_ms) VALUES (?, ?, ?, ?, ?, ?)";
+pub const BUNDLE: &str = "SELECT revision, manifest, signature, note, rollback_of, published_at_ms \
+     FROM bundles WHERE revision = ?";
+pub const BUNDLES: &str = "SELECT revision, manifest, signature, note, rollback_of, published_at_ms \
+     FROM bundles ORDER BY revision DESC LIMIT ?";
+
+pub const ARTIFACT_INSERT: &str = "INSERT INTO artifacts (digest, size, kind, stored_at_ms) \
+     VALUES (?, ?, ?, ?) ON CONFLICT (digest) DO NOTHING";
+pub const ARTIFACT_SIZE: &str = "SELECT size FROM artifacts WHERE digest = ?";
+pub const ARTIFACTS_BYTES: &str = "SELECT coalesce(sum(size), 0) FROM artifacts";
+
+pub const AUDIT_INSERT: &str = "INSERT INTO audit (at_ms, who, what, detail) VALUES (?, ?, ?, ?)";
+pub const AUDIT: &str = "SELECT seq, at_ms, who, what, detail FROM audit ORDER BY seq DESC LIMIT ?";
+
+fn placeholders(n: usize) -> String {
+    vec!["?"; n].join(",")
+}
