@@ -1,0 +1,1 @@
+//! Tiny valid models, cards and signed bundles, so that other crates' tests need no training.
