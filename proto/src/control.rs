@@ -164,3 +164,10 @@ pub struct AuditView {
     /// With what, and how it went.
     pub detail: String,
 }
+
+/// The public half of the key that signs bundles: edges must trust it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SigningKey {
+    /// Ed25519 (RFC 8032), 64 hex digits.
+    pub ed25519: String,
+}

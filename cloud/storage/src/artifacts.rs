@@ -61,10 +61,9 @@ impl Artifacts {
         })
     }
 
-    /// The whole artifact, verified.
-    pub async fn read(&self, digest: Digest) -> Result<Vec<u8>, StorageError> {
-        let (path, max) = (self.path(digest), self.bytes_max);
-        run(move || read(&path, digest, max)).await
+    /// The whole artifact, verified. Blocks on the disk: not for an async worker.
+    pub fn read_blocking(&self, digest: Digest) -> Result<Vec<u8>, StorageError> {
+        read(&self.path(digest), digest, self.bytes_max)
     }
 
     /// The artifact's length, and at most [`ARTIFACT_PART_BYTES`] of it from `offset` on. The file is verified as a whole
@@ -106,8 +105,8 @@ impl Drop for Temporary {
 }
 
 impl Storage {
-    /// Begins to take in an artifact.
-    pub async fn upload(&self, kind: ArtifactKind) -> Result<Upload, StorageError> {
+    /// Begins to take in an artifact of at most `bytes_max` bytes; the store's own limits hold too.
+    pub async fn upload(&self, kind: ArtifactKind, bytes_max: u64) -> Result<Upload, StorageError> {
         let used = self.artifacts_bytes().await?;
         let store = self.artifacts();
         if used >= store.total_bytes_max {
@@ -125,7 +124,7 @@ impl Storage {
             file: tokio::io::BufWriter::with_capacity(WRITE_BUFFER_BYTES, file),
             hash: Sha256::new(),
             size: 0,
-            max: store.bytes_max.min(store.total_bytes_max - used),
+            max: bytes_max.min(store.bytes_max).min(store.total_bytes_max - used),
         })
     }
 

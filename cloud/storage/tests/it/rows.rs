@@ -1,0 +1,136 @@
+//! PoPs, recent events, bundles and the audit log.
+
+use cloud_storage::{Change, Draft, Filter};
+use proto::bundle::{ArtifactKind, ArtifactRef, Manifest, SignedManifest};
+use proto::control::{NodeReport, Role};
+use proto::{Digest, NodeId, Offset, Revision, TraceId};
+
+use crate::{NOW_MS, event, events, open, pop};
+
+fn report(role: Role, term: u64) -> NodeReport {
+    NodeReport {
+        role,
+        term,
+        applied: 7,
+        last_log: 8,
+        outbox: 9,
+        revision: Revision(1),
+        retrieval: Some("retrieval-1".into()),
+        ranker: None,
+        engine: "tract".into(),
+        in_flight: 0,
+        bundle_error: None,
+        client_address: "127.0.0.1:1".into(),
+    }
+}
+
+#[tokio::test]
+async fn a_pop_shows_its_offset_and_its_nodes_latest_reports() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = open(&folder).await;
+    assert!(storage.pops().await.unwrap().is_empty());
+    storage.report(&pop("sin"), NodeId(2), &report(Role::Follower, 1), NOW_MS).await.unwrap();
+    storage.report(&pop("sin"), NodeId(1), &report(Role::Leader, 1), NOW_MS + 1).await.unwrap();
+    storage.report(&pop("sin"), NodeId(1), &report(Role::Follower, 2), NOW_MS + 2).await.unwrap();
+    storage.append(&pop("fra"), Offset(1), &events(0..3), NOW_MS).await.unwrap();
+    let pops = storage.pops().await.unwrap();
+    let names: Vec<_> = pops.iter().map(|view| view.pop.as_str()).collect();
+    assert_eq!(names, ["fra", "sin"]);
+    assert_eq!((pops[0].upto, pops[0].nodes.len()), (Offset(3), 0));
+    assert_eq!(pops[1].nodes[0].node, NodeId(1));
+    assert_eq!(pops[1].nodes[0].report, report(Role::Follower, 2));
+    assert_eq!(pops[1].nodes[0].seen_at_ms, NOW_MS + 2);
+    assert_eq!(storage.pop(&pop("sin")).await.unwrap().as_ref(), Some(&pops[1]));
+    assert_eq!(storage.pop(&pop("nowhere")).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn events_are_found_by_visitor_and_by_trace() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = open(&folder).await;
+    storage.append(&pop("fra"), Offset(1), &events(0..1_000), NOW_MS).await.unwrap();
+    let all = storage.events_recent(&Filter::default(), 10).await.unwrap();
+    assert_eq!(all.iter().map(|view| view.offset.0).collect::<Vec<_>>(), (991..=1_000).rev().collect::<Vec<_>>());
+    let wanted = event(951);
+    let of_visitor = Filter { visitor: Some(wanted.visitor.to_string()), trace: None };
+    let found = storage.events_recent(&of_visitor, 10).await.unwrap();
+    assert_eq!(found.iter().map(|view| view.offset.0).collect::<Vec<_>>(), [952, 9]);
+    let of_trace = Filter { visitor: None, trace: Some(wanted.trace) };
+    let found = storage.events_recent(&of_trace, 10).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].id, found[0].at_ms, &found[0].kind[..]), (wanted.id, wanted.at_ms, wanted.kind.name()));
+    assert_eq!(found[0].trace, wanted.trace.to_string());
+    let of_both = Filter { visitor: Some("u:nobody".into()), trace: Some(wanted.trace) };
+    assert!(storage.events_recent(&of_both, 10).await.unwrap().is_empty());
+    let of_none = Filter { visitor: None, trace: Some(TraceId(0)) };
+    assert!(storage.events_recent(&of_none, 10).await.unwrap().is_empty(), "no trace is not a trace");
+}
+
+fn signed(revision: Revision) -> SignedManifest {
+    let bytes = b"catalog";
+    let manifest = Manifest {
+        revision,
+        published_at_ms: NOW_MS,
+        expires_at_ms: NOW_MS + 1,
+        artifacts: vec![ArtifactRef { kind: ArtifactKind::Catalog, digest: Digest::of(bytes), size: 7 }],
+    };
+    SignedManifest { manifest: proto::codec::encode(&manifest), signature: vec![revision.0 as u8; 64] }
+}
+
+fn change(what: &str) -> Change {
+    Change { at_ms: NOW_MS, who: "admin".into(), what: what.into(), detail: "because".into() }
+}
+
+#[tokio::test]
+async fn revisions_only_grow_also_for_publishers_at_once_and_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = open(&folder).await;
+    assert_eq!(storage.newest_bundle().await.unwrap(), None);
+    let mut publishers = tokio::task::JoinSet::new();
+    for n in 0..8_u64 {
+        let storage = storage.clone();
+        publishers.spawn(async move {
+            let draft = Draft { note: format!("{n}"), rollback_of: None, published_at_ms: NOW_MS };
+            storage.publish_bundle(&draft, &change("bundle.publish"), signed).await.unwrap().revision.0
+        });
+    }
+    let mut revisions = publishers.join_all().await;
+    revisions.sort_unstable();
+    assert_eq!(revisions, (1..=8).collect::<Vec<_>>());
+    storage.close().await;
+    let storage = open(&folder).await;
+    let draft = Draft { note: "back".into(), rollback_of: Some(Revision(3)), published_at_ms: NOW_MS + 5 };
+    let stored = storage.publish_bundle(&draft, &change("bundle.rollback"), signed).await.unwrap();
+    assert_eq!(stored.revision, Revision(9));
+    assert_eq!(storage.newest_bundle().await.unwrap().as_ref(), Some(&stored));
+    assert_eq!(storage.bundle(Revision(9)).await.unwrap().as_ref(), Some(&stored));
+    assert_eq!(stored.view().rollback_of, Some(Revision(3)));
+    assert_eq!(stored.signed, signed(Revision(9)));
+    assert_eq!(storage.bundle(Revision(10)).await.unwrap(), None);
+    let list = storage.bundles(3).await.unwrap();
+    assert_eq!(list.iter().map(|b| b.revision.0).collect::<Vec<_>>(), [9, 8, 7]);
+    let audit = storage.audit_recent(100).await.unwrap();
+    assert_eq!(audit.len(), 9);
+    assert_eq!((&audit[0].what[..], &audit[0].detail[..]), ("bundle.rollback", "revision 9: because"));
+}
+
+#[tokio::test]
+async fn a_rollback_names_a_revision_that_exists() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = open(&folder).await;
+    let draft = Draft { note: String::new(), rollback_of: Some(Revision(3)), published_at_ms: NOW_MS };
+    assert!(storage.publish_bundle(&draft, &change("bundle.rollback"), signed).await.is_err());
+    assert!(storage.audit_recent(100).await.unwrap().is_empty(), "the audit line goes with the change");
+}
+
+#[tokio::test]
+async fn audit_lines_come_newest_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = open(&folder).await;
+    for what in ["a", "b", "c"] {
+        storage.audit(&change(what)).await.unwrap();
+    }
+    let lines = storage.audit_recent(2).await.unwrap();
+    assert_eq!(lines.iter().map(|l| &l.what[..]).collect::<Vec<_>>(), ["c", "b"]);
+    assert!(lines[0].seq > lines[1].seq);
+}
