@@ -1,8 +1,9 @@
 //! One decision, top to bottom: exclude → retrieve → rank → re-rank; where a stage fails or has no time, the fallback.
 
+use inference::retrieval::top;
 use inference::{FeatureBatch, ModelError};
 use proto::client::{Ranked, Reason, Recommend, ServedBy};
-use proto::profile::View;
+use proto::profile::{Interaction, View};
 
 use crate::diversity::{Scored, mmr};
 use crate::prepared::Prepared;
@@ -104,20 +105,24 @@ fn retrieve(
     candidates: usize,
     scratch: &mut Scratch,
 ) -> Result<bool, ModelError> {
-    let Some(model) = &prepared.bundle().retrieval else { return Ok(false) };
+    let Some(stage) = &prepared.bundle().retrieval else { return Ok(false) };
+    let catalog = &prepared.bundle().catalog;
+    let index_of = |interaction: &Interaction| {
+        catalog.place(interaction.item.as_str()).and_then(|place| stage.indices[place as usize])
+    };
     scratch.history.clear();
-    let items = view.profile.interactions.iter().map(|interaction| &interaction.item);
-    scratch.history.extend(items.filter_map(|item| prepared.index_of(item)));
+    scratch.history.extend(view.profile.interactions.iter().filter_map(index_of));
     if scratch.history.is_empty() {
         return Ok(false);
     }
-    model.scores(&scratch.history, &mut scratch.scores)?;
-    let unwanted =
-        |index: u32| prepared.place_of_index(index).is_none_or(|place| scratch.excluded.is_marked(place));
-    inference::top(&scratch.scores, candidates, unwanted, &mut scratch.top);
+    stage.model.scores(&scratch.history, &mut scratch.scores)?;
+    let place_of = |index: u32| stage.places.get(index as usize).copied().flatten();
+    let unwanted = |index: u32| place_of(index).is_none_or(|place| scratch.excluded.is_marked(place));
+    top(&scratch.scores, candidates, unwanted, &mut scratch.top);
     scratch.candidates.clear();
-    let found = scratch.top.iter().filter_map(|(index, score)| Some((prepared.place_of_index(*index)?, *score)));
-    scratch.candidates.extend(found);
+    scratch
+        .candidates
+        .extend(scratch.top.iter().filter_map(|(index, score)| Some((place_of(*index)?, *score))));
     Ok(!scratch.candidates.is_empty())
 }
 
@@ -131,13 +136,13 @@ fn rank(
     now_ms: u64,
     scratch: &mut Scratch,
 ) -> Result<bool, ModelError> {
-    let Some((model, encoder)) = &prepared.bundle().ranker else { return Ok(false) };
-    let visitor = encoder.visitor(&view.profile.interactions, &view.profile.traits, &ask.context, now_ms);
+    let Some(stage) = &prepared.bundle().ranker else { return Ok(false) };
+    let visitor = stage.encoder.visitor(&view.profile.interactions, &view.profile.traits, &ask.context, now_ms);
     scratch.places.clear();
     scratch.places.extend(scratch.candidates.iter().map(|(place, _)| *place));
     scratch.features.clear();
-    encoder.encode(&visitor, &scratch.places, &mut scratch.features);
-    model.rank(&scratch.features, &mut scratch.probabilities)?;
+    stage.encoder.encode(&visitor, &scratch.places, &mut scratch.features);
+    stage.model.rank(&scratch.features, &mut scratch.probabilities)?;
     for ((_, score), probability) in scratch.candidates.iter_mut().zip(&scratch.probabilities) {
         *score += probability.max(f32::MIN_POSITIVE).ln();
     }

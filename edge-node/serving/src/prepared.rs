@@ -8,14 +8,9 @@ use proto::event::Attributes;
 
 use crate::diversity::CategorySet;
 
-/// No such item.
-const NONE: u32 = u32::MAX;
-
 /// A bundle made ready for requests. Items are spoken of by their place in the catalog.
 pub struct Prepared {
     bundle: Bundle,
-    place_of_index: Vec<u32>,
-    index_of_place: Vec<u32>,
     blocked: Vec<u32>,
     categories: Vec<CategorySet>,
     popular: Vec<u32>,
@@ -37,33 +32,13 @@ impl Prepared {
         let segments = segments
             .map(|segment| SegmentPlaces { when: segment.when.clone(), popular: places(&segment.popular) })
             .collect();
-        let vocabulary = bundle.retrieval.as_ref().map_or(&[][..], |model| model.items());
-        let place_of_index: Vec<u32> =
-            vocabulary.iter().map(|id| catalog.place(id.as_str()).unwrap_or(NONE)).collect();
-        let mut index_of_place = vec![NONE; catalog.len()];
-        for (index, place) in (0..).zip(&place_of_index) {
-            if let Some(slot) = index_of_place.get_mut(*place as usize) {
-                *slot = index;
-            }
-        }
         let categories = category_sets(&bundle);
-        Self { place_of_index, index_of_place, blocked, categories, popular, segments, bundle }
+        Self { blocked, categories, popular, segments, bundle }
     }
 
     /// The bundle itself.
     pub fn bundle(&self) -> &Bundle {
         &self.bundle
-    }
-
-    /// The catalog place of the retrieval model's item number.
-    pub(crate) fn place_of_index(&self, index: u32) -> Option<u32> {
-        self.place_of_index.get(index as usize).copied().filter(|place| *place != NONE)
-    }
-
-    /// The retrieval model's number of an item.
-    pub(crate) fn index_of(&self, item: &ItemId) -> Option<u32> {
-        let place = self.bundle.catalog.place(item.as_str())?;
-        self.index_of_place.get(place as usize).copied().filter(|index| *index != NONE)
     }
 
     pub(crate) fn blocked(&self) -> &[u32] {
@@ -78,10 +53,10 @@ impl Prepared {
         &self.popular
     }
 
-    /// What the first segment that fits likes. Of a name that both have, the request's context counts, not the profile.
+    /// What the first segment that fits likes. A trait is looked up in the profile, then in the request's context.
     pub(crate) fn segment(&self, traits: &Attributes, context: &Attributes) -> Option<&[u32]> {
         let value = |name: &str| {
-            let found = context.iter().chain(traits).find(|(known, _)| known == name);
+            let found = traits.iter().chain(context).find(|(known, _)| known == name);
             found.map(|(_, value)| value.as_str())
         };
         let fits = |s: &&SegmentPlaces| s.when.iter().all(|(name, wanted)| value(name) == Some(wanted.as_str()));
