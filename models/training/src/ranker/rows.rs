@@ -1,0 +1,330 @@
+//! Rows for the ranker, made by the encoder that serves: every interaction becomes the row that a node would have seen just
+//! before it happened.
+//!
+//! The visitor's ring holds what strictly precedes the row (interactions at the very same time do not see each other). An
+//! item's statistics run along while training; for validation they are frozen at the end of the training part, for the test
+//! at the end of validation, as a card would freeze them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use candle_core::{Result, Tensor};
+use dataset::Dataset;
+use inference::features::{FieldValues, LIKED_STARS, NamedValues, stars_of};
+use inference::{Encoder, FeatureBatch, FeatureSpec, GlobalStats, IndexedCatalog, ItemStats, ModelError};
+use proto::event::Attributes;
+use proto::ids::ItemId;
+use proto::limits::PROFILE_RING_LEN;
+use proto::profile::{Interaction, Signal};
+
+use super::CPU;
+
+/// Numbers that decide the network's widths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowShape {
+    /// Fields of a row.
+    pub fields: usize,
+    /// Numbers of a row.
+    pub dense: usize,
+    /// Rows of the joint embedding table.
+    pub table_len: usize,
+}
+
+/// Rows with their labels, in order of time.
+#[derive(Debug, Clone, Default)]
+pub struct Rows {
+    /// `[rows, F]`.
+    pub fields: Vec<u32>,
+    /// `[rows, D]`.
+    pub dense: Vec<f32>,
+    /// Whether the visitor liked the item ([`LIKED_STARS`] or more).
+    pub labels: Vec<bool>,
+    /// The item's mean stars as far as it was known, as a predictor of its own.
+    pub item_mean: Vec<f32>,
+}
+
+impl Rows {
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// The rows at these places, as the network takes them.
+    pub fn batch(&self, shape: RowShape, places: &[usize]) -> Result<(Batch, Vec<f32>)> {
+        let mut fields = Vec::with_capacity(places.len() * shape.fields);
+        let mut dense = Vec::with_capacity(places.len() * shape.dense);
+        for &at in places {
+            fields.extend_from_slice(&self.fields[at * shape.fields..][..shape.fields]);
+            dense.extend_from_slice(&self.dense[at * shape.dense..][..shape.dense]);
+        }
+        let labels = places.iter().map(|&at| if self.labels[at] { 1.0 } else { 0.0 }).collect();
+        let batch = Batch {
+            rows: places.len(),
+            fields: Tensor::from_vec(fields, places.len() * shape.fields, &CPU)?,
+            dense: Tensor::from_vec(dense, (places.len(), shape.dense), &CPU)?,
+        };
+        Ok((batch, labels))
+    }
+
+    fn push(&mut self, batch: &FeatureBatch, liked: bool, item_mean: f32) {
+        self.fields.extend(
+            batch.fields().iter().map(|&id| u32::try_from(id).expect("ids of the joint table fit 32 bits")),
+        );
+        self.dense.extend_from_slice(batch.dense());
+        self.labels.push(liked);
+        self.item_mean.push(item_mean);
+    }
+}
+
+/// Rows as tensors.
+pub struct Batch {
+    /// Number of rows.
+    pub rows: usize,
+    /// `[rows * F]`.
+    pub fields: Tensor,
+    /// `[rows, D]`.
+    pub dense: Tensor,
+}
+
+/// Rows in three parts by global time.
+pub struct Parts {
+    /// Widths.
+    pub shape: RowShape,
+    /// What the encoder knew.
+    pub spec: FeatureSpec,
+    /// What was usual in the training part.
+    pub global: GlobalStats,
+    /// The first part.
+    pub train: Rows,
+    /// The second.
+    pub valid: Rows,
+    /// The last.
+    pub test: Rows,
+    /// Statistics of [`Parts::items`] over everything but the test.
+    pub stats: Vec<ItemStats>,
+    /// The vocabulary: all items, in the data set's order.
+    pub items: Vec<ItemId>,
+}
+
+/// Shares of the training and the validation part; the rest is the test.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Shares {
+    /// From 0 to 1.
+    pub train: f64,
+    /// From 0 to 1.
+    pub valid: f64,
+}
+
+/// How the published protocol splits.
+pub const EVALUATION: Shares = Shares { train: 0.8, valid: 0.1 };
+
+/// Why rows could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum RowsError {
+    /// The encoder refused.
+    #[error("cannot encode features")]
+    Encoder(#[from] ModelError),
+    /// The catalog cannot be indexed.
+    #[error("cannot index the catalog: {0}")]
+    Catalog(String),
+    /// There is nothing to learn from.
+    #[error("the data set has {0} interactions with ratings; a ranker needs some")]
+    NoRatings(usize),
+}
+
+/// Fewest rated interactions to train on.
+const RATED_MIN: usize = 100;
+
+/// Makes all rows. Interactions without stars are visits: they enter the ring as clicks, but are no rows.
+pub fn parts(data: &Dataset, shares: Shares) -> std::result::Result<Parts, RowsError> {
+    let rated = data.interactions.iter().filter(|i| i.stars.is_some()).count();
+    if rated < RATED_MIN {
+        return Err(RowsError::NoRatings(rated));
+    }
+    let total = data.interactions.len();
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share")]
+    let part = |share: f64| (total as f64 * share).round() as usize;
+    let (train_end, valid_end) = (part(shares.train), part(shares.train + shares.valid));
+    let catalog = Arc::new(IndexedCatalog::new(data.catalog()).map_err(RowsError::Catalog)?);
+    let items: Vec<ItemId> = data.items.iter().map(|item| item.id.clone()).collect();
+    let mut stats = vec![ItemStats::default(); items.len()];
+    data.interactions[..train_end].iter().for_each(|i| stats[i.item as usize].record(stars(i)));
+    let global = GlobalStats::of(&stats);
+    let spec = spec(data);
+    let encoder = Encoder::with_stats(&spec, &items, catalog, global)?;
+    let schema = encoder.schema();
+    let shape =
+        RowShape { fields: schema.fields.len(), dense: schema.dense.len(), table_len: schema.table_len };
+    let mut replay = Replay::new(data, encoder, global);
+    let train = replay.rows(0..train_end, Stats::Running)?;
+    let valid = replay.rows(train_end..valid_end, Stats::Frozen)?;
+    replay.thaw();
+    let stats = replay.stats.clone();
+    let test = replay.rows(valid_end..total, Stats::Frozen)?;
+    Ok(Parts { shape, spec, global, train, valid, test, stats, items })
+}
+
+fn stars(interaction: &dataset::Interaction) -> f32 {
+    interaction.stars.unwrap_or(LIKED_STARS)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stats {
+    Running,
+    Frozen,
+}
+
+/// Walks through the data in order of time, with everything that a node would know.
+struct Replay<'a> {
+    data: &'a Dataset,
+    encoder: Encoder,
+    global: GlobalStats,
+    rings: Vec<Vec<Interaction>>,
+    stats: Vec<ItemStats>,
+    /// What the frozen statistics have missed.
+    later: Vec<(u32, f32)>,
+    batch: FeatureBatch,
+}
+
+impl<'a> Replay<'a> {
+    fn new(data: &'a Dataset, encoder: Encoder, global: GlobalStats) -> Self {
+        Self {
+            data,
+            encoder,
+            global,
+            rings: vec![Vec::new(); data.visitors.len()],
+            stats: vec![ItemStats::default(); data.items.len()],
+            later: Vec::new(),
+            batch: FeatureBatch::default(),
+        }
+    }
+
+    fn rows(&mut self, range: std::ops::Range<usize>, mode: Stats) -> std::result::Result<Rows, RowsError> {
+        let mut rows = Rows::default();
+        let data = self.data;
+        let interactions = &data.interactions[range];
+        for moment in interactions.chunk_by(|a, b| a.at_ms == b.at_ms) {
+            for interaction in moment.iter().filter(|i| i.stars.is_some()) {
+                self.encode(interaction, &mut rows)?;
+            }
+            for interaction in moment {
+                self.record(interaction, mode);
+            }
+        }
+        Ok(rows)
+    }
+
+    fn encode(&mut self, interaction: &dataset::Interaction, rows: &mut Rows) -> std::result::Result<(), RowsError> {
+        let visitor = &self.data.visitors[interaction.visitor as usize];
+        let ring = &self.rings[interaction.visitor as usize];
+        let context = Attributes::new();
+        let features = self.encoder.visitor(ring, &visitor.traits, &context, interaction.at_ms);
+        self.encoder.encode(&features, &[interaction.item], &mut self.batch)?;
+        rows.push(&self.batch, stars(interaction) >= LIKED_STARS, self.item_mean(interaction.item));
+        Ok(())
+    }
+
+    /// Shrunk towards the mean over all items, as if five such ratings came first.
+    fn item_mean(&self, item: u32) -> f32 {
+        const PRIOR: f32 = 5.0;
+        let stats = &self.stats[item as usize];
+        #[expect(clippy::cast_precision_loss, reason = "counts are small")]
+        let count = stats.count as f32;
+        (stats.stars_sum + PRIOR * self.global.stars_mean) / (count + PRIOR)
+    }
+
+    fn record(&mut self, interaction: &dataset::Interaction, mode: Stats) {
+        let item = interaction.item as usize;
+        let (signal, given) = match interaction.stars {
+            Some(stars) => (Signal::Rating, stars),
+            None => (Signal::Click, 0.0),
+        };
+        let entry = Interaction {
+            item: self.data.items[item].id.clone(),
+            signal,
+            stars: given,
+            at_ms: interaction.at_ms,
+        };
+        if mode == Stats::Running {
+            self.stats[item].record(stars_of(&entry));
+            self.encoder.set_stats(interaction.item, self.stats[item]);
+        } else {
+            self.later.push((interaction.item, stars_of(&entry)));
+        }
+        let ring = &mut self.rings[interaction.visitor as usize];
+        if ring.len() == PROFILE_RING_LEN {
+            ring.remove(0);
+        }
+        ring.push(entry);
+    }
+
+    /// Takes what happened since the statistics were frozen into them.
+    fn thaw(&mut self) {
+        for (item, stars) in std::mem::take(&mut self.later) {
+            self.stats[item as usize].record(stars);
+            self.encoder.set_stats(item, self.stats[item as usize]);
+        }
+    }
+}
+
+/// Liked items that are fields of a row.
+const LIKED_ITEMS: usize = 5;
+/// A trait or attribute with more different values than this is no vocabulary.
+const VALUES_MAX: usize = 256;
+/// Numbers with more different values than this are put into bands …
+const BANDS_FROM: usize = 12;
+/// … of about equal size, this many.
+const BANDS: usize = 8;
+/// Categories that are known, the most frequent first if there are more.
+const CATEGORIES: usize = 64;
+
+/// What the encoder needs to know of a data set: its categories, and vocabularies or bands of traits and attributes.
+pub fn spec(data: &Dataset) -> FeatureSpec {
+    let traits = data.visitors.iter().map(|v| &v.traits);
+    // The age band is there for people and segments; the age itself says more.
+    let traits = named(traits).into_iter().filter(|t| t.name != dataset::ml100k::AGE_BAND).collect();
+    let attributes = named(data.items.iter().map(|item| &item.attributes));
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    data.items.iter().flat_map(|i| &i.categories).for_each(|c| *counts.entry(c).or_default() += 1);
+    let mut categories: Vec<&str> = counts.keys().copied().collect();
+    categories.sort_by_key(|c| std::cmp::Reverse(counts[c]));
+    categories.truncate(CATEGORIES);
+    let categories = categories.into_iter().map(str::to_owned).collect();
+    FeatureSpec { traits, attributes, categories, liked_items: LIKED_ITEMS }
+}
+
+fn named<'a>(lists: impl Iterator<Item = &'a Attributes>) -> Vec<NamedValues> {
+    let mut values: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, value) in lists.flatten() {
+        values.entry(name).or_default().push(value);
+    }
+    values
+        .into_iter()
+        .filter_map(|(name, values)| Some(NamedValues { name: name.to_owned(), values: field_values(&values)? }))
+        .collect()
+}
+
+/// Bands for numbers, a vocabulary for words, nothing for what is different for nearly everybody.
+fn field_values(values: &[&str]) -> Option<FieldValues> {
+    let different: BTreeSet<&str> = values.iter().copied().collect();
+    let numbers: Option<Vec<f64>> =
+        values.iter().map(|v| v.trim().parse::<f64>().ok().filter(|n| n.is_finite())).collect();
+    match numbers {
+        Some(mut numbers) if different.len() > BANDS_FROM => {
+            numbers.sort_by(f64::total_cmp);
+            let mut edges: Vec<f64> =
+                (1..BANDS).map(|band| numbers[band * numbers.len() / BANDS]).collect();
+            edges.dedup();
+            Some(FieldValues::Bands(edges))
+        }
+        _ if (2..=VALUES_MAX).contains(&different.len()) => {
+            Some(FieldValues::Vocabulary(different.into_iter().map(str::to_owned).collect()))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,227 @@
+//! Fitting by log-loss with early stopping, and calibration on validation.
+
+use candle_core::{Result, Tensor, Var};
+
+use super::rows::{Batch, Parts, RowShape, Rows};
+use super::{CPU, Config, Net, sigmoid};
+use crate::metrics;
+use crate::nn::Adam;
+use crate::progress::Progress;
+use crate::rng::Rng;
+
+/// A model that gives log-odds.
+pub trait Model {
+    /// All weights, always in the same order.
+    fn vars(&self) -> Vec<Var>;
+    /// `[rows]` log-odds. With `rng`, values are dropped.
+    fn logits(&self, batch: &Batch, rng: Option<&mut Rng>) -> Result<Tensor>;
+}
+
+impl Model for Net {
+    fn vars(&self) -> Vec<Var> {
+        Net::vars(self)
+    }
+
+    fn logits(&self, batch: &Batch, rng: Option<&mut Rng>) -> Result<Tensor> {
+        Net::logits(self, batch, rng)
+    }
+}
+
+/// How a model is fitted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fit {
+    /// Learning rate.
+    pub rate: f64,
+    /// Decoupled weight decay.
+    pub decay: f64,
+    /// Rows in a step.
+    pub batch: usize,
+    /// Most passes over the data.
+    pub epochs_max: usize,
+    /// Validations without a better log-loss before it stops.
+    pub patience: usize,
+    /// Validations a pass.
+    pub checks: usize,
+}
+
+impl From<&Config> for Fit {
+    fn from(config: &Config) -> Self {
+        Self {
+            rate: config.rate,
+            decay: config.decay,
+            batch: config.batch,
+            epochs_max: config.epochs_max,
+            patience: config.patience,
+            checks: config.checks,
+        }
+    }
+}
+
+/// Scale and offset that make log-odds honest.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Platt {
+    /// Factor.
+    pub scale: f32,
+    /// Summand.
+    pub offset: f32,
+}
+
+impl Platt {
+    /// The probability that a raw log-odds stands for.
+    pub fn probability(self, logit: f32) -> f32 {
+        sigmoid(logit * self.scale + self.offset)
+    }
+}
+
+/// A trained ranker.
+pub struct Trained {
+    /// The network.
+    pub net: Net,
+    /// Fitted on validation.
+    pub platt: Platt,
+    /// Steps that its weights have seen.
+    pub steps: usize,
+    /// Validation log-loss, calibrated.
+    pub valid_log_loss: f64,
+}
+
+/// Trains and calibrates a ranker. The same seed gives the same one.
+pub fn train(parts: &Parts, config: &Config, seed: u64, progress: &Progress) -> Result<Trained> {
+    let mut rng = Rng::new(seed);
+    let net = Net::new(config, parts.shape, &mut rng)?;
+    let steps = fit(&net, parts, &Fit::from(config), &mut rng, progress)?;
+    let logits = score(&net, parts.shape, &parts.valid)?;
+    let platt = calibrate(&logits, &parts.valid.labels);
+    let p: Vec<f32> = logits.iter().map(|&l| platt.probability(l)).collect();
+    Ok(Trained { net, platt, steps, valid_log_loss: metrics::log_loss(&p, &parts.valid.labels) })
+}
+
+/// Fits a model to the training part, keeps the weights with the best log-loss on validation and says after how many steps
+/// they came.
+pub fn fit(model: &impl Model, parts: &Parts, fit: &Fit, rng: &mut Rng, progress: &Progress) -> Result<usize> {
+    let vars = model.vars();
+    let mut adam = Adam::new(&vars, fit.rate, fit.decay)?;
+    let mut order: Vec<usize> = (0..parts.train.len()).collect();
+    let steps_a_pass = order.len().div_ceil(fit.batch);
+    let check_every = steps_a_pass.div_ceil(fit.checks.max(1));
+    let (mut best, mut best_at, mut weights, mut checks) = (f64::INFINITY, 0, Vec::new(), 0);
+    let (mut steps, mut loss, mut since) = (0, 0.0, 0.0);
+    'passes: for pass in 1..=fit.epochs_max {
+        rng.shuffle(&mut order);
+        for places in order.chunks(fit.batch) {
+            loss += step(model, &mut adam, &parts.train, parts.shape, places, rng)?;
+            (steps, since) = (steps + 1, since + 1.0);
+            if steps % check_every != 0 {
+                continue;
+            }
+            checks += 1;
+            let p: Vec<f32> = score(model, parts.shape, &parts.valid)?.into_iter().map(sigmoid).collect();
+            let valid = metrics::log_loss(&p, &parts.valid.labels);
+            let state = format!("loss {:.4}  validation {valid:.4}", loss / f64::max(since, 1.0));
+            progress.step(pass, fit.epochs_max, &state);
+            (loss, since) = (0.0, 0.0);
+            if valid < best {
+                (best, best_at) = (valid, checks);
+                weights = copy(&vars)?;
+            } else if checks - best_at >= fit.patience {
+                break 'passes;
+            }
+        }
+    }
+    vars.iter().zip(&weights).try_for_each(|(var, weights): (&Var, &Tensor)| var.set(weights))?;
+    Ok(best_at * check_every)
+}
+
+fn copy(vars: &[Var]) -> Result<Vec<Tensor>> {
+    vars.iter().map(|var| var.as_tensor().copy()).collect()
+}
+
+/// One step; gives the mean log-loss of its rows.
+fn step(
+    model: &impl Model,
+    adam: &mut Adam,
+    rows: &Rows,
+    shape: RowShape,
+    places: &[usize],
+    rng: &mut Rng,
+) -> Result<f64> {
+    let (batch, labels) = rows.batch(shape, places)?;
+    let logits = model.logits(&batch, Some(rng))?;
+    let values: Vec<f32> = logits.to_vec1()?;
+    #[expect(clippy::cast_precision_loss, reason = "batches are small")]
+    let n = labels.len() as f32;
+    // The gradient of the mean log-loss by the log-odds is (p - y) / n.
+    let slopes: Vec<f32> = values.iter().zip(&labels).map(|(l, y)| (sigmoid(*l) - y) / n).collect();
+    let surrogate = (logits * Tensor::from_vec(slopes, labels.len(), &CPU)?)?.sum_all()?;
+    adam.step(&surrogate.backward()?)?;
+    let p: Vec<f32> = values.into_iter().map(sigmoid).collect();
+    let liked: Vec<bool> = labels.iter().map(|&y| y > 0.5).collect();
+    Ok(metrics::log_loss(&p, &liked))
+}
+
+/// Rows scored at once.
+const SCORE_ROWS: usize = 2048;
+
+/// Log-odds of all rows.
+pub fn score(model: &impl Model, shape: RowShape, rows: &Rows) -> Result<Vec<f32>> {
+    let places: Vec<usize> = (0..rows.len()).collect();
+    let mut logits = Vec::with_capacity(rows.len());
+    for places in places.chunks(SCORE_ROWS) {
+        logits.extend(model.logits(&rows.batch(shape, places)?.0, None)?.to_vec1::<f32>()?);
+    }
+    Ok(logits)
+}
+
+/// Rounds of Newton's method; it converges in a handful.
+const NEWTON_ROUNDS: usize = 30;
+
+/// Scale and offset with the highest likelihood (Platt, 1999), by Newton's method.
+pub fn calibrate(logits: &[f32], labels: &[bool]) -> Platt {
+    let (mut a, mut b) = (1.0_f64, 0.0_f64);
+    for _ in 0..NEWTON_ROUNDS {
+        let (mut ga, mut gb, mut haa, mut hab, mut hbb) = (0.0, 0.0, 1e-6, 0.0, 1e-6);
+        for (&logit, &liked) in logits.iter().zip(labels) {
+            let x = f64::from(logit);
+            let p = 1.0 / (1.0 + (-(a * x + b)).exp());
+            let (error, weight) = (p - if liked { 1.0 } else { 0.0 }, p * (1.0 - p));
+            ga += error * x;
+            gb += error;
+            haa += weight * x * x;
+            hab += weight * x;
+            hbb += weight;
+        }
+        let determinant = haa * hbb - hab * hab;
+        if determinant.abs() < 1e-12 {
+            break;
+        }
+        let (da, db) = ((hbb * ga - hab * gb) / determinant, (haa * gb - hab * ga) / determinant);
+        (a, b) = (a - da, b - db);
+        if da.abs() + db.abs() < 1e-10 {
+            break;
+        }
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "weights are f32")]
+    Platt { scale: a as f32, offset: b as f32 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calibration_undoes_a_known_distortion() {
+        let mut rng = Rng::new(9);
+        let (mut logits, mut labels) = (Vec::new(), Vec::new());
+        for _ in 0..50_000 {
+            #[expect(clippy::cast_possible_truncation, reason = "a draw")]
+            let logit = rng.normal() as f32;
+            // True log-odds are half of what the model says, less 0.4.
+            labels.push(rng.uniform() < f64::from(sigmoid(0.5 * logit - 0.4)));
+            logits.push(logit);
+        }
+        let platt = calibrate(&logits, &labels);
+        assert!((platt.scale - 0.5).abs() < 0.04 && (platt.offset + 0.4).abs() < 0.04, "{platt:?}");
+        let p: Vec<f32> = logits.iter().map(|&l| platt.probability(l)).collect();
+        assert!((metrics::calibration(&p, &labels) - 1.0).abs() < 1e-3);
+    }
+}
