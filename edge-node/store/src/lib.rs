@@ -1,10 +1,32 @@
 //! The replicated truth of a PoP: Raft (openraft) over a durable log, a pure state machine over sled, durable snapshots.
 //!
 //! The only crate that names openraft, raft-log and (for the state) sled. Everybody else holds a [`Store`].
+//!
+//! | module | what |
+//! |---|---|
+//! | [`machine`] | what a command does: pure |
+//! | `state` | the threads that apply it, memory over sled, readers |
+//! | `snapshot` | the whole state in one durable file |
+//! | `log` | Raft's log and vote, durable before they count |
+//! | `network` | Raft's messages over `transport` |
+//! | `commit` | group commit, and the way to the leader |
+//! | `membership` | form, join, leave, hand over |
 
+mod commit;
 mod config;
+mod durable;
 mod error;
+mod inner;
+mod leadership;
+mod log;
 pub mod machine;
+mod membership;
+mod metrics;
+mod network;
+mod snapshot;
+mod state;
+mod types;
+mod weight;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,13 +36,15 @@ use proto::bundle::SignedManifest;
 use proto::command::{Command, Effect};
 use proto::control::Role;
 use proto::peer::{MemberChange, PeerReply, PeerRequest};
-use proto::profile::View;
+use proto::profile::{Profile, View};
 use proto::{Digest, Event, NodeId, Offset, Revision, VisitorId};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub use config::StoreConfig;
 pub use error::StoreError;
+
+use inner::Inner;
 
 /// What a write came to.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,91 +124,175 @@ pub struct Status {
 }
 
 /// A node's handle on the replicated truth. Cheap to clone.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Store {
-    inner: Arc<()>,
+    inner: Arc<Inner>,
 }
 
-// Signatures first, so that the crates above can be written; the bodies follow in the next commits.
-#[expect(unused_variables, clippy::unused_async, missing_docs, reason = "bodies follow")]
 impl Store {
+    /// Opens a node's store and starts its Raft. The node goes on in its group by itself, if it is in one.
+    ///
+    /// # Errors
+    /// Where a setting cannot work, the folder is another node's, or its log is damaged: then the node has lost its data,
+    /// and must join again under a new id.
     pub async fn open(
         config: StoreConfig,
         dialer: Arc<dyn transport::Dialer>,
         registry: &prometheus::Registry,
     ) -> Result<Store, StoreError> {
-        Err(StoreError::NoLeader)
+        Inner::open(config, dialer, registry).await.map(|inner| Store { inner: Arc::new(inner) })
     }
-    /// The same call on all nodes at each start. Nodes form by themselves on the first start and go on afterwards.
+
+    /// Forms the group of these nodes and peer addresses, if it was not formed before. The same call on all of them at
+    /// each start: nodes form by themselves on the first start, and go on by themselves afterwards. A node that is to
+    /// join a group does not call it.
+    ///
+    /// # Errors
+    /// Where this node is not among the members, or the store is closed.
     pub async fn form(&self, members: BTreeMap<NodeId, String>) -> Result<(), StoreError> {
-        Err(StoreError::NoLeader)
+        self.inner.members.form(members).await
     }
+
+    /// Writes a command: durable on a majority and applied where it was ordered, when this returns. Many callers share one
+    /// Raft entry; another node's leader is found by itself. A command that was refused is no error: see
+    /// [`Proposed::effect`].
+    ///
+    /// # Errors
+    /// [`StoreError::Overloaded`] where too much waits (nothing was written), [`StoreError::Unknown`] where the deadline
+    /// passed on the way: the write may or may not have happened. Events dedupe by id, so repeating it is safe.
     pub async fn propose(&self, command: Command, deadline: Instant) -> Result<Proposed, StoreError> {
-        Err(StoreError::NoLeader)
+        let (index, effects) = self.inner.committer.propose(vec![command], false, deadline).await?;
+        let effect = effects.into_iter().next().ok_or(StoreError::Unknown("an entry without effect"))?;
+        Ok(Proposed { index, effect })
     }
+
+    /// Lets a command (`Served`) ride along with the next group, without waiting for it. False where too many wait; it is
+    /// dropped and counted then.
     pub fn try_note(&self, command: Command) -> bool {
-        false
+        self.inner.committer.try_note(command)
     }
+
+    /// What this node knows of a visitor. A local read; where it fails, the visitor is as if unknown, and it is counted.
     pub fn view(&self, visitor: &VisitorId) -> View {
-        View { visitor: visitor.clone(), profile: Default::default(), applied: 0 }
+        self.inner.machine.hot().view(visitor).unwrap_or_else(|error| {
+            self.inner.metrics.view_errors.inc();
+            tracing::error!(%error, "a view cannot be read");
+            View { visitor: visitor.clone(), profile: Profile::default(), applied: self.inner.machine.hot().applied() }
+        })
     }
+
+    /// Waits until this node has applied a log index; false where it has not within the time.
     pub async fn wait_applied(&self, index: u64, within: Duration) -> bool {
-        false
+        let hot = self.inner.machine.hot();
+        if hot.applied() >= index {
+            return true;
+        }
+        let wait = self.inner.machine.waiters().wait(index, || hot.applied());
+        tokio::time::timeout(within, wait).await.unwrap_or(false)
     }
+
+    /// The log index that a linearizable read must have seen applied ([`Store::wait_applied`]), by asking the leader.
+    ///
+    /// # Errors
+    /// [`StoreError::NoLeader`] where nobody who leads a majority answers before the deadline.
     pub async fn read_index(&self, deadline: Instant) -> Result<u64, StoreError> {
-        Err(StoreError::NoLeader)
+        self.inner.read_index(deadline).await
     }
+
+    /// Events after an offset that the cloud has not acknowledged, in order, within both limits but one at least.
+    ///
+    /// # Errors
+    /// Where the disk cannot be read.
     pub async fn outbox(
         &self,
         after: Offset,
         len_max: usize,
         bytes_max: usize,
     ) -> Result<Vec<(Offset, Event)>, StoreError> {
-        Err(StoreError::NoLeader)
-    }
-    pub fn acknowledged(&self) -> Offset {
-        Offset(0)
-    }
-    pub fn changes(&self) -> watch::Receiver<Applied> {
-        watch::channel(Applied::default()).1
-    }
-    pub fn active_manifest(&self) -> Option<SignedManifest> {
-        None
-    }
-    pub fn leadership(&self) -> watch::Receiver<Leadership> {
-        watch::channel(Leadership { term: 0, leader: None, is_leader: false, role: Role::Candidate }).1
-    }
-    pub async fn handle(&self, from: NodeId, request: PeerRequest) -> PeerReply {
-        PeerReply::NotLeader(None)
-    }
-    pub async fn member(&self, change: MemberChange) -> Result<(), StoreError> {
-        Err(StoreError::NoLeader)
-    }
-    pub async fn transfer_leadership(&self) -> Result<(), StoreError> {
-        Err(StoreError::NoLeader)
-    }
-    pub fn members(&self) -> Vec<Member> {
-        Vec::new()
-    }
-    pub fn status(&self) -> Status {
-        Status {
-            term: 0,
-            last_log: 0,
-            applied: 0,
-            committed: 0,
-            snapshot: 0,
-            leader: None,
-            role: Role::Candidate,
-            members: Vec::new(),
-            outbox_len: 0,
-            last_offset: Offset(0),
-            acknowledged: Offset(0),
-            revision: Revision(0),
-            queue_len: 0,
+        let hot = Arc::clone(self.inner.machine.hot());
+        if hot.events_in_memory(after) {
+            return Ok(hot.events(after, len_max, bytes_max)?);
         }
+        let read = move || hot.events(after, len_max, bytes_max);
+        let events = tokio::task::spawn_blocking(read).await;
+        Ok(events.map_err(|error| StoreError::Closed(error.to_string()))??)
     }
+
+    /// The cloud holds every event up to here.
+    pub fn acknowledged(&self) -> Offset {
+        self.inner.machine.changes().borrow().acknowledged
+    }
+
+    /// What is applied; changes with every group.
+    pub fn changes(&self) -> watch::Receiver<Applied> {
+        self.inner.machine.changes().clone()
+    }
+
+    /// The active bundle's manifest.
+    pub fn active_manifest(&self) -> Option<SignedManifest> {
+        self.inner.machine.hot().heads().bundles.active.clone()
+    }
+
+    /// The manifest that was active before.
+    pub fn previous_manifest(&self) -> Option<SignedManifest> {
+        self.inner.machine.hot().heads().bundles.previous.clone()
+    }
+
+    /// Who leads.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.leadership.clone()
+    }
+
+    /// Answers a peer. Artifacts are not the store's.
+    pub async fn handle(&self, from: NodeId, request: PeerRequest) -> PeerReply {
+        self.inner.handle(from, request).await
+    }
+
+    /// Lets a node join or leave, wherever the leader is. A joining node catches up before it votes. Repeating a change
+    /// that was made is no error.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] where the change contradicts the members, or another one is running.
+    pub async fn member(&self, change: MemberChange) -> Result<(), StoreError> {
+        self.inner.members.change(change).await
+    }
+
+    /// Hands leadership to the voter that is closest behind. On the leader only.
+    ///
+    /// # Errors
+    /// [`StoreError::NotLeader`] elsewhere, [`StoreError::Conflict`] where there is no other voter.
+    pub async fn transfer_leadership(&self) -> Result<(), StoreError> {
+        self.inner.members.transfer().await
+    }
+
+    /// The members, by id.
+    pub fn members(&self) -> Vec<Member> {
+        leadership::members(&self.inner.raft)
+    }
+
+    /// How the store is.
+    pub fn status(&self) -> Status {
+        self.inner.status()
+    }
+
+    /// The whole applied keyspace in one number, with the index it stands for: equal on all nodes at equal index.
+    ///
+    /// # Errors
+    /// Where the disk cannot be read.
     pub async fn digest(&self) -> Result<(u64, Digest), StoreError> {
-        Err(StoreError::NoLeader)
+        self.inner.machine.digest().await
     }
-    pub async fn shutdown(&self) {}
+
+    /// Makes a durable snapshot now, and lets the log before it go.
+    ///
+    /// # Errors
+    /// Where Raft has ended.
+    pub async fn snapshot(&self) -> Result<(), StoreError> {
+        self.inner.raft.trigger().snapshot().await.map_err(|fatal| StoreError::Closed(fatal.to_string()))
+    }
+
+    /// Ends Raft, writes what is in memory, and lets go of the files. Calls after this fail.
+    pub async fn shutdown(&self) {
+        self.inner.shutdown().await;
+    }
 }

@@ -1,0 +1,290 @@
+//! The store's parts, put together.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::storage::Snapshot;
+use openraft::{Config, ReadPolicy, SnapshotPolicy};
+use proto::command::Command;
+use proto::peer::{PeerReply, PeerRequest, RaftCall};
+use proto::{Code, ErrorReply, NodeId, codec};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use transport::Dialer;
+
+use crate::commit::{Committer, Router};
+use crate::config::StoreConfig;
+use crate::durable::{self, Folder};
+use crate::error::StoreError;
+use crate::leadership;
+use crate::log::LogStore;
+use crate::membership::Members;
+use crate::metrics::Metrics;
+use crate::network::{Ballot, Inbox, Lane, Network, Part, Peers, Pins, SnapshotAnswer, Taken};
+use crate::state::{Machine, StateConfig};
+use crate::types::{Raft, Types};
+use crate::{Leadership, Status};
+
+/// How long a leader tries to write what another node sent.
+const FORWARD_WITHIN: Duration = Duration::from_secs(10);
+/// How long a part of a snapshot may take, installing included.
+const SNAPSHOT_PART_MS: u64 = 60_000;
+/// Entries in one append.
+const APPEND_LEN_MAX: u64 = 512;
+/// Pause before a read index is asked for again.
+const RETRY_PAUSE: Duration = Duration::from_millis(25);
+/// What is in memory goes to sled this often at least.
+const FLUSH_EVERY: Duration = Duration::from_secs(1);
+
+/// The store's parts.
+#[derive(Debug)]
+pub struct Inner {
+    pub raft: Raft,
+    pub machine: Machine,
+    pub committer: Committer,
+    pub members: Members,
+    pub leadership: watch::Receiver<Leadership>,
+    pub metrics: Metrics,
+    log: LogStore,
+    peers: Arc<Peers>,
+    pins: Arc<Pins>,
+    inbox: Inbox,
+    stop: CancellationToken,
+}
+
+impl Inner {
+    /// Opens the folder, starts the threads, starts Raft.
+    pub async fn open(
+        config: StoreConfig,
+        dialer: Arc<dyn Dialer>,
+        registry: &prometheus::Registry,
+    ) -> Result<Self, StoreError> {
+        config.check()?;
+        let metrics = Metrics::new(registry)?;
+        let stop = CancellationToken::new();
+        let opened = open_storage(config.clone(), metrics.clone());
+        let (log, machine, pins) = opened.await?;
+        let pins = Arc::new(pins);
+        let peers = Arc::new(Peers::new(config.pop.clone(), config.node, dialer));
+        let append_timeout = Duration::from_millis(config.election_min_ms);
+        let network = Network { peers: Arc::clone(&peers), pins: Arc::clone(&pins), append_timeout };
+        let raft_config = Arc::new(raft_config(&config)?);
+        let raft = Raft::new(config.node.0, raft_config, network, log.clone(), machine.clone()).await;
+        let raft = raft.map_err(|fatal| StoreError::Closed(fatal.to_string()))?;
+        let leadership = leadership::follow(raft.clone(), metrics.clone(), stop.clone());
+        let router = Router::new(raft.clone(), Arc::clone(&peers), leadership.clone(), metrics.clone());
+        let committer = Committer::start(&config, router, machine.changes().clone(), stop.clone());
+        let members = Members {
+            raft: raft.clone(),
+            peers: Arc::clone(&peers),
+            hot: Arc::clone(machine.hot()),
+            leadership: leadership.clone(),
+            changing: Default::default(),
+        };
+        let inbox = Inbox::new(Arc::clone(machine.snapshots()), config.snapshot_bytes_max);
+        tokio::spawn(housekeeping(machine.clone(), stop.clone()));
+        Ok(Self { raft, machine, committer, members, leadership, metrics, log, peers, pins, inbox, stop })
+    }
+
+    /// Answers a peer.
+    pub async fn handle(&self, from: NodeId, request: PeerRequest) -> PeerReply {
+        let reply = match request {
+            PeerRequest::Raft { call, body } => self.handle_raft(from, call, &body).await.map(PeerReply::Raft),
+            PeerRequest::Propose(commands) => self.handle_propose(commands).await,
+            PeerRequest::ReadIndex => self.read_index_as_leader().await.map(PeerReply::ReadIndex),
+            PeerRequest::Member(change) => {
+                self.members.change_as_leader(&change).await.map(|()| PeerReply::Done)
+            }
+            PeerRequest::Artifact { .. } => {
+                return PeerReply::Error(ErrorReply::new(Code::Invalid, "artifacts are not the store's"));
+            }
+        };
+        reply.unwrap_or_else(|error| match error {
+            StoreError::NotLeader(leader) => PeerReply::NotLeader(leader),
+            error => PeerReply::Error(error.into()),
+        })
+    }
+
+    async fn handle_propose(&self, commands: Vec<Command>) -> Result<PeerReply, StoreError> {
+        let leadership = *self.leadership.borrow();
+        if !leadership.is_leader {
+            return Err(StoreError::NotLeader(leadership.leader));
+        }
+        let (index, effects) = self.committer.propose(commands, true, Instant::now() + FORWARD_WITHIN).await?;
+        Ok(PeerReply::Proposed { index, effects })
+    }
+
+    async fn handle_raft(&self, from: NodeId, call: RaftCall, sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
+        let body = self.pins.open_from(from, sealed).await?;
+        let reply = match call {
+            RaftCall::Append => {
+                let request = codec::decode_any(body).map_err(malformed)?;
+                codec::encode_any(&self.raft.append_entries(request).await.map_err(ended)?)
+            }
+            RaftCall::Vote => {
+                let Ballot { pre, request } = codec::decode_any(body).map_err(malformed)?;
+                let response =
+                    if pre { self.raft.pre_vote(request).await } else { self.raft.vote(request).await };
+                codec::encode_any(&response.map_err(ended)?)
+            }
+            RaftCall::Snapshot => codec::encode_any(&self.take_part(from, body).await?),
+            RaftCall::Transfer => {
+                let request = codec::decode_any(body).map_err(malformed)?;
+                codec::encode_any(&self.raft.handle_transfer_leader(request).await.map_err(ended)?)
+            }
+        };
+        Ok(self.pins.seal(&reply))
+    }
+
+    async fn take_part(&self, from: NodeId, body: &[u8]) -> Result<SnapshotAnswer, StoreError> {
+        let part: Part = codec::decode_any(body).map_err(malformed)?;
+        let (vote, meta) = (part.vote, part.meta.clone());
+        match self.inbox.take(from, part).await? {
+            Taken::Part(received) => Ok(SnapshotAnswer::More(received)),
+            Taken::Whole(snapshot) => {
+                let installed = self.raft.install_full_snapshot(vote, Snapshot { meta, snapshot }).await;
+                Ok(SnapshotAnswer::Done(installed.map_err(ended)?))
+            }
+        }
+    }
+
+    /// ReadIndex, wherever the leader is (Ongaro 2014, 6.4).
+    pub async fn read_index(&self, deadline: Instant) -> Result<u64, StoreError> {
+        let mut leadership = self.leadership.clone();
+        loop {
+            let present = *leadership.borrow_and_update();
+            let asked = async {
+                match present.leader {
+                    _ if present.is_leader => self.read_index_as_leader().await.ok(),
+                    Some(leader) => self.ask_read_index(leader, deadline).await,
+                    None => None,
+                }
+            };
+            match timeout_at(deadline, asked).await {
+                Ok(Some(index)) => return Ok(index),
+                Err(_) => return Err(StoreError::NoLeader),
+                // Either is a reason to ask again.
+                Ok(None) => drop(timeout(RETRY_PAUSE, leadership.changed()).await),
+            }
+        }
+    }
+
+    async fn ask_read_index(&self, leader: NodeId, deadline: Instant) -> Option<u64> {
+        let address = leadership::address(&self.raft, leader)?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        match self.peers.call(leader, &address, Lane::Raft, &PeerRequest::ReadIndex, left).await {
+            Ok(PeerReply::ReadIndex(index)) => Some(index),
+            _ => None,
+        }
+    }
+
+    async fn read_index_as_leader(&self) -> Result<u64, StoreError> {
+        let asked = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
+        let linearizer = asked.map_err(|_| StoreError::NotLeader(self.leadership.borrow().leader))?;
+        Ok(linearizer.read_log_id().log_id().index)
+    }
+
+    /// How the store is.
+    pub fn status(&self) -> Status {
+        let applied = *self.machine.changes().borrow();
+        let leadership = leadership::now(&self.raft);
+        let (last_log, committed, snapshot) = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let index = |id: &Option<crate::types::LogId>| id.map_or(0, |id| id.index);
+            let committed = index(&metrics.local_committed).max(index(&metrics.cluster_committed));
+            (metrics.last_log_index.unwrap_or(0), committed, index(&metrics.snapshot))
+        };
+        Status {
+            term: leadership.term,
+            last_log,
+            applied: applied.index,
+            committed: committed.max(applied.index),
+            snapshot,
+            leader: leadership.leader,
+            role: leadership.role,
+            members: leadership::members(&self.raft),
+            outbox_len: applied.last_offset.0 - applied.acknowledged.0,
+            last_offset: applied.last_offset,
+            acknowledged: applied.acknowledged,
+            revision: applied.revision,
+            queue_len: self.committer.queue_len(),
+        }
+    }
+
+    /// Ends everything, in the order of who needs whom.
+    pub async fn shutdown(&self) {
+        self.stop.cancel();
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::error!(%error, "Raft did not end well");
+        }
+        self.peers.close().await;
+        if let Err(error) = self.machine.stop().await {
+            tracing::error!(%error, "the state did not end well: it will be rebuilt from snapshot and log");
+        }
+        if let Err(error) = self.log.stop().await {
+            tracing::error!(%error, "the log did not end well");
+        }
+    }
+}
+
+/// Reads log and state on threads of their own: both may take a while.
+async fn open_storage(
+    config: StoreConfig,
+    metrics: Metrics,
+) -> Result<(LogStore, Machine, Pins), StoreError> {
+    let open = move || {
+        let folder = Folder::open(&config.dir, &config.pop, config.node)?;
+        let pins = Pins::open(&folder.pins, folder.incarnation)?;
+        let durable = Arc::new(AtomicU64::new(0));
+        let log = LogStore::open(&folder, Arc::clone(&durable), metrics.clone())?;
+        let (cache_bytes, proven, boot) = (config.cache_bytes, log.last_index(), durable::boot_id());
+        let machine = Machine::open(StateConfig { folder, cache_bytes, proven, boot, durable }, metrics)?;
+        Ok((log, machine, pins))
+    };
+    tokio::task::spawn_blocking(open).await.map_err(|error| StoreError::Closed(error.to_string()))?
+}
+
+fn raft_config(config: &StoreConfig) -> Result<Config, StoreError> {
+    let raft = Config {
+        cluster_name: config.pop.to_string(),
+        heartbeat_interval: config.heartbeat_ms,
+        election_timeout_min: config.election_min_ms,
+        election_timeout_max: config.election_max_ms,
+        install_snapshot_timeout: SNAPSHOT_PART_MS,
+        max_payload_entries: APPEND_LEN_MAX,
+        replication_lag_threshold: config.snapshot_every.saturating_add(config.log_keep),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_every),
+        max_in_snapshot_log_to_keep: config.log_keep,
+        purge_batch_size: (config.log_keep / 4).max(1),
+        enable_pre_vote: Some(true),
+        // A leader that restarts asks to be elected: what it had may be old.
+        enable_leader_restore: Some(false),
+        allow_log_reversion: Some(false),
+        ..Config::default()
+    };
+    raft.validate().map_err(|_| StoreError::Config("Raft's intervals do not fit each other"))
+}
+
+/// Lets memory go to sled, even when nothing more comes.
+async fn housekeeping(machine: Machine, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(FLUSH_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => machine.flush(),
+        }
+    }
+}
+
+fn malformed(error: codec::CodecError) -> StoreError {
+    StoreError::Remote(error.into())
+}
+
+fn ended(error: openraft::errors::RaftError<Types>) -> StoreError {
+    StoreError::Closed(error.to_string())
+}

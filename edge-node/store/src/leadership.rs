@@ -1,0 +1,75 @@
+//! Who leads, as this node knows: Raft's many metrics, boiled down to what changes when the leader does.
+
+use std::sync::Arc;
+
+use openraft::ServerState;
+use openraft::async_runtime::watch::WatchReceiver as _;
+use proto::NodeId;
+use proto::control::Role;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+use crate::types::Raft;
+use crate::{Leadership, Member};
+
+/// The present state.
+pub fn now(raft: &Raft) -> Leadership {
+    let metrics = raft.server_metrics();
+    let metrics = metrics.borrow_watched();
+    let role = match metrics.state {
+        ServerState::Leader => Role::Leader,
+        ServerState::Candidate => Role::Candidate,
+        ServerState::Follower => Role::Follower,
+        ServerState::Learner | ServerState::Shutdown => Role::Learner,
+    };
+    Leadership {
+        term: metrics.vote.leader_id.term,
+        leader: metrics.current_leader.map(NodeId),
+        is_leader: role == Role::Leader,
+        role,
+    }
+}
+
+/// The members, by id, as of the last membership entry held.
+pub fn members(raft: &Raft) -> Vec<Member> {
+    let metrics = raft.server_metrics();
+    let metrics = metrics.borrow_watched();
+    let membership = metrics.membership_config.membership();
+    let voters: Vec<u64> = membership.voter_ids().collect();
+    let member = |(node, at): (&u64, &openraft::BasicNode)| Member {
+        node: NodeId(*node),
+        address: at.addr.clone(),
+        voter: voters.contains(node),
+    };
+    membership.nodes().map(member).collect()
+}
+
+/// Where a member is reached.
+pub fn address(raft: &Raft, node: NodeId) -> Option<Arc<str>> {
+    let metrics = raft.server_metrics();
+    let metrics = metrics.borrow_watched();
+    metrics.membership_config.membership().get_node(&node.0).map(|at| at.addr.as_str().into())
+}
+
+/// Tells of changes until cancelled.
+pub fn follow(raft: Raft, metrics: Metrics, stop: CancellationToken) -> watch::Receiver<Leadership> {
+    let (told, hears) = watch::channel(now(&raft));
+    tokio::spawn(async move {
+        let mut changes = raft.server_metrics();
+        loop {
+            let leadership = now(&raft);
+            let before = *told.borrow();
+            if before.leader != leadership.leader && leadership.leader.is_some() {
+                metrics.leader_changes.inc();
+                tracing::info!(leader = ?leadership.leader, term = leadership.term, "leader");
+            }
+            told.send_if_modified(|present| std::mem::replace(present, leadership) != leadership);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = changes.changed() => if changed.is_err() { return },
+            }
+        }
+    });
+    hears
+}

@@ -1,0 +1,205 @@
+//! Raft's log and vote on disk.
+//!
+//! The bytes are raft-log's (README.md says why); one thread owns them, so vote and entries are written in the order they
+//! were asked for. An append returns as soon as its entries can be read, and calls back when fdatasync has returned; a
+//! vote, a truncation and a purge return when theirs has. The newest entries are in memory: replication and applying
+//! read them there, and only a node that was away long makes the disk read.
+
+mod tail;
+mod wal;
+mod writer;
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use openraft::storage::{IOFlushed, RaftLogStorage};
+use openraft::{LogState, OptionalSend, RaftLogReader};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::durable::Folder;
+use crate::error::StoreError;
+use crate::metrics::Metrics;
+use crate::types::{Entry, LogId, Types, Vote};
+
+use tail::Tail;
+use writer::Order;
+
+/// Bytes of entries that one append to a follower carries, unless a single entry is larger.
+const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Orders that wait for the log's thread.
+const ORDERS_LEN_MAX: usize = 1_024;
+
+/// Raft's log, as it writes it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct LogStore {
+    shared: Arc<Shared>,
+    orders: mpsc::Sender<Order>,
+}
+
+/// Raft's log, as it reads it.
+pub type LogReader = LogStore;
+
+#[derive(Debug)]
+struct Shared {
+    tail: RwLock<Tail>,
+    /// Nothing above this may be purged: the last durable snapshot.
+    purge_max: Arc<AtomicU64>,
+    metrics: Metrics,
+}
+
+impl LogStore {
+    /// Opens the log, or begins an empty one. It purges nothing above `purge_max`, the last durable snapshot.
+    ///
+    /// # Errors
+    /// [`StoreError::LogDamaged`] where it cannot be read: the node must not vote any more under its id.
+    pub fn open(folder: &Folder, purge_max: Arc<AtomicU64>, metrics: Metrics) -> Result<Self, StoreError> {
+        let wal = wal::open(&folder.log)?;
+        let state = wal.log_state();
+        let [last, purged, committed] =
+            [state.last(), state.purged(), state.committed()].map(|id| id.copied().map(wal::id_of_wal));
+        let tail = Tail::new(last, purged, committed, state.vote().copied().map(Vote::from));
+        if let Some(last) = tail.last() {
+            metrics.last_log_index.set(last.index.try_into().unwrap_or(i64::MAX));
+        }
+        let shared = Arc::new(Shared { tail: RwLock::new(tail), purge_max, metrics });
+        let (orders, inbox) = mpsc::channel(ORDERS_LEN_MAX);
+        writer::start(wal, inbox, Arc::clone(&shared))?;
+        Ok(Self { shared, orders })
+    }
+
+    /// Index of the last entry, or of the last that was purged.
+    pub fn last_index(&self) -> u64 {
+        self.tail().last().map_or(0, |last| last.index)
+    }
+
+    /// Makes all durable, and ends the thread.
+    pub async fn stop(&self) -> io::Result<()> {
+        self.ask(|done| Order::Stop { done }).await
+    }
+
+    async fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<io::Result<T>>) -> Order) -> io::Result<T> {
+        let (done, answer) = oneshot::channel();
+        self.orders.send(order(done)).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+
+    fn tail(&self) -> RwLockReadGuard<'_, Tail> {
+        self.shared.tail.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tail_mut(&self) -> RwLockWriteGuard<'_, Tail> {
+        self.shared.tail.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Entries from `start` to before `end`, at most `bytes_max` bytes of them but one at least.
+    async fn entries(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        if start >= end {
+            return Ok(Vec::new());
+        }
+        let in_memory = self.tail().entries(start, end, bytes_max);
+        match in_memory {
+            Some(entries) => Ok(entries),
+            None => self.ask(|done| Order::Read { start, end, bytes_max, done }).await,
+        }
+    }
+}
+
+fn closed() -> io::Error {
+    io::Error::other("the log's thread has ended")
+}
+
+/// Start, and one past the end.
+fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(before) => before.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(last) => last.saturating_add(1),
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    };
+    (start, end)
+}
+
+impl RaftLogReader<Types> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, io::Error> {
+        let (start, end) = bounds(&range);
+        self.entries(start, end, usize::MAX).await
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(self.tail().vote())
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+        self.entries(start, end, READ_BYTES_MAX).await
+    }
+}
+
+impl RaftLogStorage<Types> for LogStore {
+    type LogReader = LogReader;
+
+    async fn get_log_state(&mut self) -> Result<LogState<Types>, io::Error> {
+        let tail = self.tail();
+        Ok(LogState { last_purged_log_id: tail.purged(), last_log_id: tail.last() })
+    }
+
+    async fn get_log_reader(&mut self) -> LogReader {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let vote = *vote;
+        self.ask(|done| Order::Vote { vote, done }).await?;
+        self.tail_mut().set_vote(vote);
+        Ok(())
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        let Some(committed) = committed else { return Ok(()) };
+        self.tail_mut().set_committed(committed);
+        self.orders.send(Order::Committed(committed)).await.map_err(|_| closed())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        Ok(self.tail().committed())
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries: Vec<Entry> = entries.into_iter().collect();
+        // Readable before it is written, and before this returns.
+        let last = self.tail_mut().push(&entries)?;
+        self.shared.metrics.last_log_index.set(last.try_into().unwrap_or(i64::MAX));
+        self.orders.send(Order::Append { entries, callback }).await.map_err(|_| closed())
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
+        self.tail_mut().truncate_after(last_log_id);
+        self.ask(|done| Order::Truncate { after: last_log_id, done }).await
+    }
+
+    async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
+        let max = self.shared.purge_max.load(Ordering::Acquire);
+        if upto.index > max {
+            let message = format!("purging up to {}, the last durable snapshot is at {max}", upto.index);
+            return Err(io::Error::other(message));
+        }
+        self.tail_mut().purge(upto);
+        self.ask(|done| Order::Purge { upto, done }).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

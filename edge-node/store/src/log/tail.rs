@@ -1,0 +1,162 @@
+//! The newest entries in memory, and the log's few numbers.
+
+use std::collections::VecDeque;
+use std::io;
+
+use openraft::EntryPayload;
+
+use crate::types::{Entry, LogId, Vote};
+
+/// Entries in memory at most, once they are written.
+const TAIL_LEN_MAX: usize = 8_192;
+/// Bytes of entries in memory at most, once they are written.
+const TAIL_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// What an entry takes besides its batch.
+const ENTRY_BYTES: usize = 128;
+
+/// The end of the log. Entries that the log's thread has not taken over are always here.
+#[derive(Debug, Default)]
+pub struct Tail {
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    /// The log's thread can read entries up to here.
+    written: u64,
+    last: Option<LogId>,
+    purged: Option<LogId>,
+    committed: Option<LogId>,
+    vote: Option<Vote>,
+}
+
+impl Tail {
+    /// Of a log that was opened: nothing is in memory yet.
+    pub fn new(
+        last: Option<LogId>,
+        purged: Option<LogId>,
+        committed: Option<LogId>,
+        vote: Option<Vote>,
+    ) -> Self {
+        let written = last.map_or(0, |last| last.index);
+        Self { entries: VecDeque::new(), bytes: 0, written, last, purged, committed, vote }
+    }
+
+    /// The last entry, or the last that was purged.
+    pub fn last(&self) -> Option<LogId> {
+        self.last
+    }
+
+    /// The last entry that was purged.
+    pub fn purged(&self) -> Option<LogId> {
+        self.purged
+    }
+
+    /// The last entry known to be committed.
+    pub fn committed(&self) -> Option<LogId> {
+        self.committed
+    }
+
+    /// The vote; only what is durable.
+    pub fn vote(&self) -> Option<Vote> {
+        self.vote
+    }
+
+    /// Notes a vote that is durable.
+    pub fn set_vote(&mut self, vote: Vote) {
+        self.vote = Some(vote);
+    }
+
+    /// Notes the last entry known to be committed.
+    pub fn set_committed(&mut self, committed: LogId) {
+        self.committed = Some(committed);
+    }
+
+    /// Adds entries. Returns the index of the last.
+    ///
+    /// # Errors
+    /// Where they do not follow the last one: a log has no holes.
+    pub fn push(&mut self, entries: &[Entry]) -> io::Result<u64> {
+        for entry in entries {
+            let follows = self.last.is_none_or(|last| last.index + 1 == entry.log_id.index);
+            if !follows {
+                let message = format!("entry {} does not follow {:?}", entry.log_id, self.last);
+                return Err(io::Error::other(message));
+            }
+            self.last = Some(entry.log_id);
+            self.bytes += size(entry);
+            self.entries.push_back(entry.clone());
+        }
+        self.evict();
+        Ok(self.last.map_or(0, |last| last.index))
+    }
+
+    /// The log's thread can read entries up to `index` from now on.
+    pub fn written(&mut self, index: u64) {
+        self.written = self.written.max(index);
+        self.evict();
+    }
+
+    /// Entries from `start` to before `end`, within `bytes_max` but one at least; none where the disk must be read.
+    pub fn entries(&self, start: u64, end: u64, bytes_max: usize) -> Option<Vec<Entry>> {
+        let next = self.last.map_or(0, |last| last.index + 1);
+        let start = start.max(self.purged.map_or(0, |purged| purged.index + 1));
+        let end = end.min(next);
+        if start >= end {
+            return Some(Vec::new());
+        }
+        let first = self.entries.front()?.log_id.index;
+        let skip = usize::try_from(start.checked_sub(first)?).ok()?;
+        let len = usize::try_from(end - start).ok()?;
+        let mut bytes = 0;
+        let fits = |entry: &&Entry| {
+            let begins = bytes == 0;
+            bytes += size(entry);
+            begins || bytes <= bytes_max
+        };
+        Some(self.entries.iter().skip(skip).take(len).take_while(fits).cloned().collect())
+    }
+
+    /// Forgets entries after `last`.
+    pub fn truncate_after(&mut self, last: Option<LogId>) {
+        let keep = last.map(|last| last.index);
+        while self.entries.back().is_some_and(|entry| Some(entry.log_id.index) > keep) {
+            if let Some(entry) = self.entries.pop_back() {
+                self.bytes -= size(&entry);
+            }
+        }
+        self.written = self.written.min(keep.unwrap_or(0));
+        self.last = last.max(self.purged);
+    }
+
+    /// Forgets entries up to `upto`.
+    pub fn purge(&mut self, upto: LogId) {
+        while self.entries.front().is_some_and(|entry| entry.log_id.index <= upto.index) {
+            self.pop_front();
+        }
+        self.purged = self.purged.max(Some(upto));
+        self.last = self.last.max(self.purged);
+    }
+
+    fn evict(&mut self) {
+        while self.entries.len() > TAIL_LEN_MAX || self.bytes > TAIL_BYTES_MAX {
+            let first = self.entries.front().map(|entry| entry.log_id.index);
+            if first.is_none_or(|first| first > self.written) {
+                return;
+            }
+            self.pop_front();
+        }
+    }
+
+    fn pop_front(&mut self) {
+        if let Some(entry) = self.entries.pop_front() {
+            self.bytes -= size(&entry);
+        }
+    }
+}
+
+/// About how much memory an entry takes.
+pub fn size(entry: &Entry) -> usize {
+    ENTRY_BYTES
+        + match &entry.payload {
+            EntryPayload::Normal(batch) => batch.len(),
+            EntryPayload::Blank | EntryPayload::Membership(_) => 0,
+        }
+}

@@ -1,0 +1,149 @@
+//! The thread that owns the log: it does what it is asked in the order it is asked.
+
+use std::io;
+use std::sync::{Arc, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use openraft::storage::IOFlushed;
+use raft_log::api::raft_log_writer::RaftLogWriter;
+use tokio::sync::{mpsc, oneshot};
+
+use super::Shared;
+use super::tail::size;
+use super::wal::{Flushed, Payload, Wal, Who, id_to_wal};
+use crate::error::StoreError;
+use crate::types::{Entry, LogId, Types, Vote};
+
+/// What the log's thread does.
+pub enum Order {
+    Append { entries: Vec<Entry>, callback: IOFlushed<Types> },
+    Vote { vote: Vote, done: oneshot::Sender<io::Result<()>> },
+    Committed(LogId),
+    Truncate { after: Option<LogId>, done: oneshot::Sender<io::Result<()>> },
+    Purge { upto: LogId, done: oneshot::Sender<io::Result<()>> },
+    Read { start: u64, end: u64, bytes_max: usize, done: oneshot::Sender<io::Result<Vec<Entry>>> },
+    Stop { done: oneshot::Sender<io::Result<()>> },
+}
+
+/// Starts the thread.
+pub fn start(wal: Wal, mut inbox: mpsc::Receiver<Order>, shared: Arc<Shared>) -> Result<(), StoreError> {
+    let mut writer = Writer { wal, shared, failed: None };
+    thread::Builder::new()
+        .name("store-log".into())
+        .spawn(move || {
+            while let Some(order) = inbox.blocking_recv() {
+                if let Order::Stop { done } = order {
+                    let result = writer.wal.flush(true, None).and_then(|()| writer.wal.wait_worker_idle());
+                    // Lets go of the files before anybody hears that they are free.
+                    drop(writer);
+                    drop(done.send(result));
+                    return;
+                }
+                writer.run(order, inbox.is_empty());
+            }
+        })
+        .map_err(|e| StoreError::io("start", "store-log", e))?;
+    Ok(())
+}
+
+struct Writer {
+    wal: Wal,
+    shared: Arc<Shared>,
+    /// A write failed: what the disk holds is not known any more, so nothing is written after it.
+    failed: Option<String>,
+}
+
+impl Writer {
+    fn run(&mut self, order: Order, idle: bool) {
+        // A receiver that is gone does not mind.
+        match order {
+            Order::Append { entries, callback } => self.append(&entries, callback),
+            Order::Vote { vote, done } => {
+                let result = self.write(|wal| wal.save_vote(vote.into()).map(drop));
+                self.sync(result, done);
+            }
+            Order::Committed(id) => self.committed(id, idle),
+            Order::Truncate { after, done } => {
+                let next = after.map_or(0, |after| after.index + 1);
+                let result = self.write(|wal| wal.truncate(next).map(drop));
+                self.sync(result, done);
+            }
+            Order::Purge { upto, done } => {
+                let result = self.write(|wal| wal.purge(id_to_wal(upto)).map(drop));
+                self.sync(result, done);
+            }
+            Order::Read { start, end, bytes_max, done } => drop(done.send(self.read(start, end, bytes_max))),
+            Order::Stop { .. } => {}
+        }
+    }
+
+    fn append(&mut self, entries: &[Entry], callback: IOFlushed<Types>) {
+        let records = entries.iter().map(|entry| (id_to_wal(entry.log_id), Payload::of(entry)));
+        if let Err(error) = self.write(|wal| wal.append(records).map(drop)) {
+            return callback.io_completed(Err(error));
+        }
+        if let Some(last) = entries.last() {
+            self.shared.tail.write().unwrap_or_else(PoisonError::into_inner).written(last.log_id.index);
+        }
+        self.flush(Who::Raft(callback));
+    }
+
+    /// Not made durable on its own: a committed index that is lost is learned again. On an idle log it is at least handed
+    /// to the operating system, so that a crash of the process keeps it.
+    fn committed(&mut self, id: LogId, idle: bool) {
+        let known = self.wal.log_state().last().is_some_and(|last| last.1 >= id.index);
+        if !known {
+            return;
+        }
+        let result = self.write(|wal| {
+            wal.commit(id_to_wal(id))?;
+            if idle { wal.flush(false, None) } else { Ok(()) }
+        });
+        if let Err(error) = result {
+            tracing::warn!(%error, "the committed index is not noted");
+        }
+    }
+
+    fn read(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        for record in self.wal.read(start, end) {
+            let (id, payload) = record?;
+            let entry = payload.into_entry(id)?;
+            bytes += size(&entry);
+            if !entries.is_empty() && bytes > bytes_max {
+                break;
+            }
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+
+    fn write(&mut self, write: impl FnOnce(&mut Wal) -> io::Result<()>) -> io::Result<()> {
+        if let Some(reason) = &self.failed {
+            return Err(io::Error::other(reason.clone()));
+        }
+        write(&mut self.wal).inspect_err(|error| {
+            tracing::error!(%error, "the log cannot be written");
+            self.failed = Some(error.to_string());
+        })
+    }
+
+    fn sync(&mut self, result: io::Result<()>, done: oneshot::Sender<io::Result<()>>) {
+        match result {
+            Ok(()) => self.flush(Who::Asker(done)),
+            Err(error) => drop(done.send(Err(error))),
+        }
+    }
+
+    fn flush(&mut self, who: Who) {
+        let seconds = self.shared.metrics.fsync_seconds.clone();
+        let flushed = Flushed { who, since: Instant::now(), seconds };
+        // The callback went with the request: where it is dropped, whoever waits sees the channel close.
+        if let Err(error) = self.wal.flush(true, Some(flushed)) {
+            tracing::error!(%error, "the log cannot be written");
+            self.failed = Some(error.to_string());
+        }
+    }
+}

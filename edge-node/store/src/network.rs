@@ -1,0 +1,163 @@
+//! Raft's messages between the nodes of a PoP, over `transport`'s links.
+//!
+//! A message is one request on a stream of its own. Snapshots have a link of their own, so that nothing waits behind them;
+//! the streams of the other do not block each other. A dead peer is `Unreachable` at once, from the memory of the last
+//! failed dial, and dialled again after a pause with jitter.
+
+mod peers;
+mod pins;
+mod snapshot;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
+};
+use openraft::{BasicNode, OptionalSend};
+use proto::codec;
+use proto::peer::{PeerReply, PeerRequest, RaftCall};
+use proto::{Code, NodeId};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::snapshot::SnapshotFile;
+use crate::types::{Types, Vote};
+
+pub use peers::{CallError, Lane, Peers};
+pub use pins::Pins;
+pub use snapshot::{Answer as SnapshotAnswer, Inbox, Part, Taken};
+
+/// The body of a [`RaftCall::Vote`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Ballot {
+    /// Only asks what the answer would be.
+    pub pre: bool,
+    /// The candidate's request.
+    pub request: VoteRequest<Types>,
+}
+
+/// Makes the clients that Raft sends through.
+#[derive(Debug, Clone)]
+pub struct Network {
+    /// The links.
+    pub peers: Arc<Peers>,
+    /// Which folders the peers have.
+    pub pins: Arc<Pins>,
+    /// How long an append may take: the follower's disk, not only the way there.
+    pub append_timeout: Duration,
+}
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Client;
+
+    async fn new_client(&mut self, target: u64, node: &BasicNode) -> Client {
+        Client { network: self.clone(), target: NodeId(target), address: node.addr.as_str().into() }
+    }
+}
+
+/// One peer, as Raft sees it.
+#[derive(Debug)]
+pub struct Client {
+    network: Network,
+    target: NodeId,
+    address: Arc<str>,
+}
+
+impl Client {
+    async fn call<Q: Serialize, R: DeserializeOwned>(
+        &self,
+        lane: Lane,
+        call: RaftCall,
+        request: &Q,
+        timeout: Duration,
+    ) -> Result<R, RPCError<Types>> {
+        let body = self.network.pins.seal(&codec::encode_any(request));
+        let request = PeerRequest::Raft { call, body };
+        let reply = self.network.peers.call(self.target, &self.address, lane, &request, timeout).await;
+        match reply.map_err(|error| self.rpc_error(call, error, timeout))? {
+            PeerReply::Raft(sealed) => {
+                let body = self.network.pins.open_from(self.target, &sealed).await;
+                let body = body.map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))?;
+                codec::decode_any(body).map_err(|error| RPCError::Network(NetworkError::new(&error)))
+            }
+            // The node there is starting, stopping, or refuses us: it is away as far as Raft is concerned.
+            PeerReply::Error(error) => Err(RPCError::Unreachable(Unreachable::new(&error))),
+            _ => Err(RPCError::Network(NetworkError::from_string("a reply of another kind"))),
+        }
+    }
+
+    fn rpc_error(&self, call: RaftCall, error: CallError, timeout: Duration) -> RPCError<Types> {
+        match error {
+            CallError::Away(error) => RPCError::Unreachable(Unreachable::new(&error)),
+            CallError::Broken(error) if error.code() == Code::DeadlineExceeded => {
+                let action = match call {
+                    RaftCall::Append => RPCTypes::AppendEntries,
+                    RaftCall::Vote => RPCTypes::Vote,
+                    RaftCall::Snapshot => RPCTypes::InstallSnapshot,
+                    RaftCall::Transfer => RPCTypes::TransferLeader,
+                };
+                let id = self.network.peers.node().0;
+                RPCError::Timeout(Timeout { action, id, target: self.target.0, timeout })
+            }
+            CallError::Broken(error) => RPCError::Unreachable(Unreachable::new(&error)),
+        }
+    }
+}
+
+impl RaftNetworkV2<Types> for Client {
+    type SnapshotData = SnapshotFile;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let timeout = match request.entries.is_empty() {
+            true => option.soft_ttl(),
+            false => option.soft_ttl().max(self.network.append_timeout),
+        };
+        self.call(Lane::Raft, RaftCall::Append, &request, timeout).await
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.call(Lane::Raft, RaftCall::Vote, &Ballot { pre: false, request }, option.soft_ttl()).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.call(Lane::Raft, RaftCall::Vote, &Ballot { pre: true, request }, option.soft_ttl()).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: openraft::alias::SnapshotOf<Types, SnapshotFile>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = snapshot::send(self, vote, snapshot, option) => sent,
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        self.call(Lane::Raft, RaftCall::Transfer, &request, option.soft_ttl()).await
+    }
+}

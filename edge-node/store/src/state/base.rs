@@ -1,0 +1,195 @@
+//! sled below the state: opened if it can be trusted, thrown away if not.
+//!
+//! sled's `flush` is no fsync. Its files are whole after a crash of the process, because the page cache is, but not after
+//! one of the machine. So a mark beside it, written durably, names the boot on which it was begun and the tree in use;
+//! another boot, a damaged file, or a position that log and snapshot cannot prove, and Raft brings the state back.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use super::{StateConfig, sled_failed};
+use crate::durable;
+use crate::error::StoreError;
+use crate::machine::{Base, Heads, MachineError, State, keys};
+use crate::snapshot::{Reader, SnapshotFile};
+
+/// Records in one batch while a snapshot is installed.
+const INSTALL_BATCH_LEN: usize = 1_024;
+/// sled writes its buffers to the page cache this often by itself.
+const FLUSH_EVERY_MS: u64 = 1_000;
+
+/// An open sled with the tree in use.
+#[derive(Debug)]
+pub struct SledBase {
+    db: sled::Db,
+    mark: Mark,
+    /// The keyspace.
+    pub tree: sled::Tree,
+    /// Its singletons when it was opened.
+    pub heads: Heads,
+}
+
+/// What is known of a sled beside it.
+#[derive(Debug, Clone)]
+struct Mark {
+    path: PathBuf,
+    boot: String,
+    tree: u64,
+}
+
+impl Mark {
+    fn text(&self) -> String {
+        format!("boot {}\ntree {}\n", self.boot, self.tree)
+    }
+
+    fn write(&self) -> Result<(), StoreError> {
+        durable::write_file(&self.path, self.text().as_bytes())
+    }
+
+    /// The tree in use, if the mark is of this boot.
+    fn read(&self) -> Result<Option<u64>, StoreError> {
+        let Some(text) = durable::read_file(&self.path)? else { return Ok(None) };
+        let tree = text.lines().find_map(|line| line.strip_prefix("tree ")).and_then(|tree| tree.parse().ok());
+        // No boot id, no trust: a system that has none cannot tell a crash from a power cut.
+        let same = !self.boot.is_empty() && text.lines().any(|line| line == format!("boot {}", self.boot));
+        Ok(tree.filter(|_| same))
+    }
+}
+
+/// Opens the state, or begins an empty one.
+pub fn open(config: &StateConfig, proven: u64) -> Result<SledBase, StoreError> {
+    let path = config.folder.state.with_extension("mark");
+    let mark = Mark { path, boot: config.boot.clone(), tree: 0 };
+    let dir = &config.folder.state;
+    if let Some(tree) = mark.read()? {
+        let trusted = open_trusted(dir, config.cache_bytes / 2, Mark { tree, ..mark.clone() }, proven);
+        match trusted {
+            Ok(base) => return Ok(base),
+            Err(reason) => tracing::warn!(reason, "the state is not trusted: it is rebuilt from snapshot and log"),
+        }
+    } else if dir.join("db").exists() {
+        tracing::info!("the state is of another boot: it is rebuilt from snapshot and log");
+    }
+    durable::remove_file(&mark.path)?;
+    fs::remove_dir_all(dir).map_err(|e| StoreError::io("remove", dir, e))?;
+    durable::create_dir(dir)?;
+    let db = open_sled(dir, config.cache_bytes / 2).map_err(|reason| StoreError::corrupt("a new state", reason))?;
+    let tree = db.open_tree(tree_name(mark.tree)).map_err(sled_failed("open"))?;
+    mark.write()?;
+    Ok(SledBase { db, mark, tree, heads: Heads::default() })
+}
+
+fn tree_name(number: u64) -> String {
+    format!("state-{number}")
+}
+
+/// sled panics on some damaged files; that is an error like the others.
+fn open_sled(dir: &Path, cache_bytes: u64) -> Result<sled::Db, String> {
+    let config =
+        sled::Config::new().path(dir).cache_capacity(cache_bytes).flush_every_ms(Some(FLUSH_EVERY_MS));
+    catch_unwind(AssertUnwindSafe(|| config.open()))
+        .map_err(|_| "sled panicked".to_owned())?
+        .map_err(|e| e.to_string())
+}
+
+fn open_trusted(dir: &Path, cache_bytes: u64, mark: Mark, proven: u64) -> Result<SledBase, String> {
+    let db = open_sled(dir, cache_bytes)?;
+    let name = tree_name(mark.tree);
+    for other in db.tree_names() {
+        if other != name.as_bytes() && other != b"__sled__default" {
+            // Left over from an installation that did not end.
+            db.drop_tree(other).map_err(|e| e.to_string())?;
+        }
+    }
+    let tree = db.open_tree(name).map_err(|e| e.to_string())?;
+    // Reads the singletons and the dedupe window, and so proves that they are there.
+    let check = || State::load(TreeBase(&tree)).map(|state| state.heads().clone());
+    let heads = catch_unwind(AssertUnwindSafe(check))
+        .map_err(|_| "sled panicked".to_owned())?
+        .map_err(|e| e.to_string())?;
+    let applied = heads.applied.map_or(0, |at| at.index);
+    if applied > proven {
+        return Err(format!("it is at index {applied}, log and snapshot prove {proven}"));
+    }
+    Ok(SledBase { db, mark, tree, heads })
+}
+
+struct TreeBase<'a>(&'a sled::Tree);
+
+impl Base for TreeBase<'_> {
+    fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, MachineError> {
+        Ok(self.0.get(key).map_err(sled_failed("read"))?.map(|value| value.to_vec()))
+    }
+}
+
+impl SledBase {
+    /// Puts the keyspace of a snapshot in the place of the present one.
+    pub fn install(&mut self, file: &SnapshotFile) -> Result<(), StoreError> {
+        let mut reader = Reader::verified(file)?;
+        let next = Mark { tree: self.mark.tree + 1, ..self.mark.clone() };
+        self.db.drop_tree(tree_name(next.tree)).map_err(sled_failed("empty"))?;
+        let tree = self.db.open_tree(tree_name(next.tree)).map_err(sled_failed("open"))?;
+        let mut singletons = Vec::new();
+        let mut batch = sled::Batch::default();
+        let mut len = 0;
+        while let Some((key, value)) = reader.next()? {
+            if key.first() == keys::APPLIED.first() {
+                singletons.push((key, value));
+                continue;
+            }
+            batch.insert(key, value);
+            len += 1;
+            if len == INSTALL_BATCH_LEN {
+                tree.apply_batch(std::mem::take(&mut batch)).map_err(sled_failed("write"))?;
+                len = 0;
+            }
+        }
+        // The position comes last: a tree that was cut off has none, and is begun again.
+        singletons.into_iter().for_each(|(key, value)| batch.insert(key, value));
+        tree.apply_batch(batch).map_err(sled_failed("write"))?;
+        self.db.flush().map_err(sled_failed("flush"))?;
+        let heads = State::load(TreeBase(&tree))?.heads().clone();
+        next.write()?;
+        self.tree = tree;
+        self.heads = heads;
+        self.db.drop_tree(tree_name(self.mark.tree)).map_err(sled_failed("drop"))?;
+        self.mark = next;
+        Ok(())
+    }
+
+    /// Writes sled's buffers to the page cache: enough to survive the process, not the machine.
+    pub fn flush(&self) -> Result<(), StoreError> {
+        self.db.flush().map_err(sled_failed("flush"))?;
+        Ok(())
+    }
+
+    /// All records in order, without events that the cloud holds.
+    pub fn for_each(
+        &self,
+        acknowledged: u64,
+        mut each: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        for record in &self.tree {
+            let (key, value) = record.map_err(sled_failed("read"))?;
+            if keys::event_offset(&key).is_none_or(|offset| offset > acknowledged) {
+                each(&key, &value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Offsets of the events that sled holds, acknowledged or not: first and one past the last.
+    pub fn event_range(&self) -> Result<Option<(u64, u64)>, StoreError> {
+        let mut events = self.tree.scan_prefix([keys::OUTBOX]);
+        let Some(first) = events.next() else { return Ok(None) };
+        let last = events.next_back();
+        let offset = |record: sled::Result<(sled::IVec, sled::IVec)>| -> Result<u64, StoreError> {
+            let (key, _) = record.map_err(sled_failed("read"))?;
+            keys::event_offset(&key).ok_or_else(|| StoreError::corrupt("a key of the outbox", "no offset"))
+        };
+        let first = offset(first)?;
+        let last = last.map(offset).transpose()?.unwrap_or(first);
+        Ok(Some((first, last + 1)))
+    }
+}
