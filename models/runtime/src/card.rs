@@ -166,7 +166,9 @@ impl Card {
     fn check_texts(&self) -> Result<(), ModelError> {
         for (what, text) in [("name", self.name.as_str()), ("version", &self.version.0)] {
             if text.is_empty() || text.len() > NAME_BYTES_MAX || text.chars().any(char::is_control) {
-                return refuse(format!("`{what}` has 1 to {NAME_BYTES_MAX} bytes without control characters"));
+                return refuse(format!(
+                    "`{what}` has 1 to {NAME_BYTES_MAX} bytes without control characters"
+                ));
             }
         }
         let texts = [&self.created_at, &self.trained_on, &self.protocol, &self.intended_use, &self.limits];
@@ -174,7 +176,8 @@ impl Card {
             return refuse(format!("a text has at most {TEXT_BYTES_MAX} bytes"));
         }
         let names = self.metrics.keys().any(|name| name.len() > NAME_BYTES_MAX);
-        if self.metrics.len() > METRICS_MAX || names || self.metrics.values().any(|value| !value.is_finite()) {
+        if self.metrics.len() > METRICS_MAX || names || self.metrics.values().any(|value| !value.is_finite())
+        {
             return refuse(format!("at most {METRICS_MAX} metrics, finite, with short names"));
         }
         Ok(())
@@ -250,7 +253,8 @@ impl Card {
             return refuse(format!("at most {GOLDEN_VALUES_MAX} numbers in all golden inputs and outputs"));
         }
         let answers = || self.golden.iter().flat_map(|golden| &golden.output);
-        if self.golden.iter().any(|golden| golden.output.is_empty()) || answers().any(|(_, v)| !v.is_finite()) {
+        if self.golden.iter().any(|golden| golden.output.is_empty()) || answers().any(|(_, v)| !v.is_finite())
+        {
             return refuse("a golden input needs at least one answer, all finite".to_owned());
         }
         Ok(())

@@ -139,10 +139,8 @@ impl NamedValues {
                 let growing = edges.windows(2).all(|pair| pair[0] < pair[1]);
                 let finite = edges.iter().all(|edge| edge.is_finite());
                 if edges.is_empty() || edges.len() > EDGES_MAX || !growing || !finite {
-                    let reason = format!(
-                        "`{}` needs 1 to {EDGES_MAX} edges, finite and strictly growing",
-                        self.name
-                    );
+                    let reason =
+                        format!("`{}` needs 1 to {EDGES_MAX} edges, finite and strictly growing", self.name);
                     return Err(ModelError::refused("the feature spec", reason));
                 }
                 Ok(())

@@ -26,7 +26,7 @@ pub mod tensor;
 pub mod testing;
 pub mod vet;
 
-pub use bundle::{Bundle, PublicKey, Signer};
+pub use bundle::{Bundle, PublicKey, RankerStage, RetrievalStage, Signer, verify, verify_artifact};
 pub use card::{Card, Golden, ModelKind, RankerPart, RetrievalPart};
 pub use catalog::IndexedCatalog;
 pub use engine::{Engine, EngineKind, Session};

@@ -123,7 +123,11 @@ impl Tensor {
 /// Checks that `inputs` fit `spec` and agree on the batch; gives the number of rows.
 pub(crate) fn rows(spec: &ModelSpec, inputs: &[Values<'_>]) -> Result<usize, ModelError> {
     if inputs.len() != spec.inputs.len() {
-        return Err(ModelError::Input(format!("{} inputs, the model has {}", inputs.len(), spec.inputs.len())));
+        return Err(ModelError::Input(format!(
+            "{} inputs, the model has {}",
+            inputs.len(),
+            spec.inputs.len()
+        )));
     }
     let mut rows = None;
     for (input, spec) in inputs.iter().zip(&spec.inputs) {
@@ -137,7 +141,10 @@ pub(crate) fn rows(spec: &ModelSpec, inputs: &[Values<'_>]) -> Result<usize, Mod
             )));
         }
         if *rows.get_or_insert(these) != these {
-            return Err(ModelError::Input(format!("`{}` has {these} rows, the first has {rows:?}", spec.name)));
+            return Err(ModelError::Input(format!(
+                "`{}` has {these} rows, the first has {rows:?}",
+                spec.name
+            )));
         }
     }
     Ok(rows.unwrap_or(0))

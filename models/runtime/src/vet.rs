@@ -200,9 +200,10 @@ fn infer(graph: &GraphProto, spec: &ModelSpec, batch: usize) -> Result<Cost, Mod
             .iter()
             .map(|name| match name.as_str() {
                 "" => Ok(None),
-                name => facts.get(name).map(Some).ok_or_else(|| {
-                    refused(format!("`{}` is used before it is defined", short(name)))
-                }),
+                name => facts
+                    .get(name)
+                    .map(Some)
+                    .ok_or_else(|| refused(format!("`{}` is used before it is defined", short(name)))),
             })
             .collect::<Result<Vec<_>, _>>()?;
         let (outputs, work) = ops::infer(node, &inputs)?;

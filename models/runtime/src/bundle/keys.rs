@@ -60,7 +60,9 @@ impl Signer {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(path).map_err(|error| wrong(path, error))?;
-        file.write_all(document.as_ref()).and_then(|()| file.sync_all()).map_err(|error| wrong(path, error))?;
+        file.write_all(document.as_ref())
+            .and_then(|()| file.sync_all())
+            .map_err(|error| wrong(path, error))?;
         Self::from_pkcs8(path, document.as_ref())
     }
 
@@ -84,7 +86,9 @@ impl Signer {
     }
 
     fn from_pkcs8(path: &Path, bytes: &[u8]) -> Result<Self, BundleError> {
-        Ed25519KeyPair::from_pkcs8(bytes).map(Self).map_err(|error| wrong(path, format!("no Ed25519 key: {error}")))
+        Ed25519KeyPair::from_pkcs8(bytes)
+            .map(Self)
+            .map_err(|error| wrong(path, format!("no Ed25519 key: {error}")))
     }
 
     /// The public half.

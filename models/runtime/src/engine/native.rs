@@ -41,13 +41,13 @@ impl Environment {
         let path = library
             .canonicalize()
             .map_err(|error| failed("open its library", format!("{}: {error}", library.display())))?;
+        check_elf(&path).map_err(|reason| failed("open its library", reason))?;
         if let Some((opened, environment)) = OPENED.get() {
             return match *opened == path {
                 true => Ok(Self(environment.clone())),
                 false => Err(failed("open its library", format!("{} is already open", opened.display()))),
             };
         }
-        check_elf(&path).map_err(|reason| failed("open its library", reason))?;
         // The binding panics where a library is not what it claims to be.
         let opened = catch_unwind(AssertUnwindSafe(|| {
             let builder = ort::init_from(&path).map_err(|error| error.to_string())?;
@@ -94,7 +94,9 @@ impl Environment {
             builder = builder.with_prepacked_weights(weights).map_err(text)?;
             builder.commit_from_memory(onnx).map_err(|error| error.to_string())
         }));
-        built.unwrap_or_else(|_| Err("it panicked".to_owned())).map_err(|reason| failed("load the model", reason))
+        built
+            .unwrap_or_else(|_| Err("it panicked".to_owned()))
+            .map_err(|reason| failed("load the model", reason))
     }
 }
 
@@ -117,7 +119,11 @@ fn check_elf(path: &Path) -> Result<(), String> {
     let mut header = [0u8; 64];
     file.read_exact(&mut header).map_err(cut)?;
     if header[..4] != *b"\x7fELF" {
-        return if cfg!(target_os = "linux") { Err(format!("{} is no library", path.display())) } else { Ok(()) };
+        return if cfg!(target_os = "linux") {
+            Err(format!("{} is no library", path.display()))
+        } else {
+            Ok(())
+        };
     }
     if header[4] != 2 || header[5] != 1 {
         return Err(format!("{} is not for this machine", path.display()));

@@ -185,8 +185,11 @@ impl VisitorFeatures {
         now_ms: u64,
     ) {
         let spec = encoder.spec();
-        let mut ids: Vec<i64> =
-            spec.traits.iter().map(|named| named.values.id(value_of(&named.name).as_deref()) as i64).collect();
+        let mut ids: Vec<i64> = spec
+            .traits
+            .iter()
+            .map(|named| named.values.id(value_of(&named.name).as_deref()) as i64)
+            .collect();
         let hours = now_ms / 3_600_000;
         ids.push(log_bucket(met.len() as u32));
         ids.push(share_bucket(self.like_share));

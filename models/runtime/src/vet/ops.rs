@@ -59,7 +59,11 @@ impl Fact {
         let volume = self.dims.iter().try_fold(1u64, |all, dim| all.checked_mul(*dim as u64));
         match volume {
             Some(volume) if volume <= ACTIVATIONS_MAX && self.dims.len() <= RANK_MAX => Ok(volume),
-            _ => Err(ModelError::too_large("a tensor, in elements", volume.unwrap_or(u64::MAX), ACTIVATIONS_MAX)),
+            _ => Err(ModelError::too_large(
+                "a tensor, in elements",
+                volume.unwrap_or(u64::MAX),
+                ACTIVATIONS_MAX,
+            )),
         }
     }
 
@@ -133,8 +137,8 @@ type Inferred = Result<(Vec<Fact>, u64), ModelError>;
 pub(super) fn infer(proto: &NodeProto, inputs: &[Option<&Fact>]) -> Inferred {
     let node = Node { proto, inputs };
     match proto.op_type.as_str() {
-        "Relu" | "Sigmoid" | "Tanh" | "Exp" | "Log" | "Sqrt" | "Erf" | "Neg" | "Abs" | "Reciprocal" | "Softplus"
-        | "LeakyRelu" | "Elu" | "HardSigmoid" | "Clip" | "Gelu" | "Softmax" | "LogSoftmax" => {
+        "Relu" | "Sigmoid" | "Tanh" | "Exp" | "Log" | "Sqrt" | "Erf" | "Neg" | "Abs" | "Reciprocal"
+        | "Softplus" | "LeakyRelu" | "Elu" | "HardSigmoid" | "Clip" | "Gelu" | "Softmax" | "LogSoftmax" => {
             elementwise(node.floats(0)?.clone())
         }
         "Identity" => elementwise(node.input(0)?.clone()),
@@ -266,8 +270,8 @@ fn concat(node: &Node<'_>) -> Inferred {
     for at in 1..node.inputs.len() {
         let next = node.input(at)?;
         same_elem(node, first, next)?;
-        let agree = next.dims.len() == dims.len()
-            && (0..dims.len()).all(|i| i == axis || next.dims[i] == dims[i]);
+        let agree =
+            next.dims.len() == dims.len() && (0..dims.len()).all(|i| i == axis || next.dims[i] == dims[i]);
         if !agree {
             return Err(node.wrong(format!("{first} with {next} on axis {axis}")));
         }

@@ -176,3 +176,80 @@ pub(super) fn expand(dims: &[usize], shape: &[i64]) -> Result<Shape> {
     let shape = shape.collect::<Option<Shape>>().ok_or("dimensions must be at least 1")?;
     broadcast(dims, &shape)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broadcasting_is_numpy_s() {
+        assert_eq!(broadcast(&[2, 1, 4], &[3, 1]).unwrap(), [2, 3, 4]);
+        assert_eq!(broadcast(&[], &[5]).unwrap(), [5]);
+        assert!(broadcast(&[2], &[3]).is_err());
+    }
+
+    #[test]
+    fn products_sum_over_the_inner_dimension() {
+        assert_eq!(matmul(&[7, 2, 3], &[3, 5]).unwrap(), (vec![7, 2, 5], 3));
+        assert_eq!(matmul(&[4, 1, 2, 3], &[6, 3, 5]).unwrap(), (vec![4, 6, 2, 5], 3));
+        assert!(matmul(&[2, 3], &[2, 3]).is_err());
+        assert!(matmul(&[3], &[3, 2]).is_err());
+    }
+
+    #[test]
+    fn reshaping_keeps_the_volume() {
+        assert_eq!(reshape(&[2, 6], &[0, 3, -1]).unwrap(), [2, 3, 2]);
+        assert_eq!(reshape(&[2, 6], &[-1]).unwrap(), [12]);
+        assert_eq!(reshape(&[1], &[]).unwrap(), Vec::<usize>::new());
+        for shape in [&[5][..], &[-1, -1], &[-1, 5], &[-2, 6], &[2, 6, 0], &[i64::MAX, i64::MAX]] {
+            assert!(reshape(&[2, 6], shape).is_err(), "{shape:?}");
+        }
+    }
+
+    #[test]
+    fn slices_are_cut_at_the_ends() {
+        let cut = |start, end| slice(&[3, 10], &[start], &[end], Some(&[1]), None);
+        assert_eq!(cut(2, i64::MAX).unwrap(), [3, 8]);
+        assert_eq!(cut(-1, 10).unwrap(), [3, 1]);
+        assert_eq!(cut(i64::MIN, -9).unwrap(), [3, 1]);
+        assert!(cut(5, 5).is_err());
+        assert!(cut(6, 5).is_err());
+        assert!(slice(&[3], &[0], &[3], None, Some(&[-1])).is_err());
+        assert!(slice(&[3], &[0, 0], &[3], None, None).is_err());
+        assert!(slice(&[3], &[0], &[3], Some(&[1]), None).is_err());
+    }
+
+    #[test]
+    fn axes_come_and_go() {
+        assert_eq!(squeeze(&[2, 1, 3], Some(&[-2])).unwrap(), [2, 3]);
+        assert!(squeeze(&[2, 1, 3], None).is_err());
+        assert_eq!(unsqueeze(&[2, 3], &[0, -1]).unwrap(), [1, 2, 3, 1]);
+        assert!(unsqueeze(&[2, 3], &[0, 0]).is_err());
+        assert!(unsqueeze(&[2, 3], &[7]).is_err());
+        assert_eq!(transpose(&[2, 3, 4], None).unwrap(), [4, 3, 2]);
+        assert_eq!(transpose(&[2, 3, 4], Some(&[1, 2, 0])).unwrap(), [3, 4, 2]);
+        assert!(transpose(&[2, 3], Some(&[0])).is_err());
+        assert_eq!(flatten(&[2, 3, 4], 2).unwrap(), [6, 4]);
+        assert_eq!(flatten(&[2, 3, 4], 0).unwrap(), [1, 24]);
+        assert!(flatten(&[2, 3], 3).is_err());
+    }
+
+    #[test]
+    fn reductions_keep_or_drop_their_axes() {
+        assert_eq!(reduce(&[2, 3, 4], Some(&[1]), false).unwrap(), [2, 4]);
+        assert_eq!(reduce(&[2, 3, 4], Some(&[-1, 0]), true).unwrap(), [1, 3, 1]);
+        assert_eq!(reduce(&[2, 3], None, false).unwrap(), Vec::<usize>::new());
+        assert!(reduce(&[2, 3], Some(&[2]), true).is_err());
+    }
+
+    #[test]
+    fn splits_cover_the_whole() {
+        assert_eq!(split(6, 3, None).unwrap(), [2, 2, 2]);
+        assert_eq!(split(6, 2, Some(&[1, 5])).unwrap(), [1, 5]);
+        for given in [&[6][..], &[0, 6], &[-1, 7], &[i64::MAX, i64::MAX]] {
+            assert!(split(6, 2, Some(given)).is_err(), "{given:?}");
+        }
+        assert!(split(7, 2, None).is_err());
+        assert!(split(7, 0, None).is_err());
+    }
+}

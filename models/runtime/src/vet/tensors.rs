@@ -27,10 +27,11 @@ pub(super) fn check(tensor: &TensorProto) -> Result<u64, ModelError> {
         Elem::I64 => (tensor.int64_data.len(), 8),
         Elem::Bool => (tensor.int32_data.len(), 1),
     };
-    let others = [tensor.float_data.len(), tensor.int64_data.len(), tensor.int32_data.len()].iter().sum::<usize>()
-        + tensor.double_data.len()
-        + tensor.uint64_data.len()
-        + tensor.string_data.len();
+    let others =
+        [tensor.float_data.len(), tensor.int64_data.len(), tensor.int32_data.len()].iter().sum::<usize>()
+            + tensor.double_data.len()
+            + tensor.uint64_data.len()
+            + tensor.string_data.len();
     let complete = if raw > 0 { raw == volume * width && others == 0 } else { typed as u64 == volume };
     if !complete || others != typed {
         return Err(refused(format!("tensor `{name}` does not have the data of its {volume} elements")));
@@ -50,8 +51,9 @@ pub(super) fn fact(tensor: &TensorProto) -> Result<Fact, ModelError> {
 }
 
 fn elem(tensor: &TensorProto) -> Result<Elem, ModelError> {
-    Elem::of(i64::from(tensor.data_type))
-        .ok_or_else(|| refused(format!("tensor `{}` of element type {}", short(&tensor.name), tensor.data_type)))
+    Elem::of(i64::from(tensor.data_type)).ok_or_else(|| {
+        refused(format!("tensor `{}` of element type {}", short(&tensor.name), tensor.data_type))
+    })
 }
 
 fn dims(tensor: &TensorProto) -> Result<Vec<usize>, ModelError> {
