@@ -184,12 +184,13 @@ pub fn decode_any<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     decode_bounded(bytes)
 }
 
-/// bincode's limit is a const generic, so it is chosen from a short ladder: the smallest step that holds the input. It
-/// bounds what a lying length inside the body may allocate.
+/// bincode's limit is a const generic, so it is chosen from a short ladder. It counts what values take in memory, not in
+/// the input: a `u128` of zero is one byte there and counts 16, the worst there is. So each step is 16 times the input,
+/// and no message that fits its frame is refused for it; more than that, a lying length inside the body may not allocate.
 fn decode_bounded<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     match bytes.len() {
-        0..=0x1_0000 => decode_limited::<T, 0x4_0000>(bytes),
-        0x1_0001..=0x10_0000 => decode_limited::<T, 0x40_0000>(bytes),
+        0..=0x1_0000 => decode_limited::<T, 0x10_0000>(bytes),
+        0x1_0001..=0x10_0000 => decode_limited::<T, 0x100_0000>(bytes),
         _ => decode_limited::<T, 0x1000_0000>(bytes),
     }
 }

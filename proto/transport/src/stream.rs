@@ -111,6 +111,16 @@ impl Stream {
         }
     }
 
+    /// Waits until the other side wants no more of this stream, or the link is gone: whoever works on an answer may stop
+    /// then. Never returns where the other side took everything. Cancel safe.
+    pub async fn given_up(&mut self) -> LinkError {
+        let kind = match &mut self.raw {
+            Raw::Quic(raw) => raw.given_up().await,
+            Raw::Memory(raw) => raw.given_up().await,
+        };
+        kind.at("send", Arc::clone(&self.remote))
+    }
+
     /// Address of the other side, for logs.
     pub fn remote(&self) -> &str {
         &self.remote

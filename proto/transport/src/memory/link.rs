@@ -96,11 +96,18 @@ pub(crate) struct RawStream {
 
 impl RawStream {
     pub(crate) async fn write(&mut self, mut bytes: Bytes) -> Result<(), LinkErrorKind> {
-        self.wire.wait(|state, now| state.write(self.id, self.side, &mut bytes, now)).await
+        while !bytes.is_empty() {
+            self.wire.wait(|state, now| state.write(self.id, self.side, &mut bytes, now)).await?;
+        }
+        Ok(())
     }
 
     pub(crate) async fn read(&mut self) -> Result<Option<Bytes>, LinkErrorKind> {
         self.wire.wait(|state, now| state.read(self.id, self.side, now)).await
+    }
+
+    pub(crate) async fn given_up(&mut self) -> LinkErrorKind {
+        self.wire.wait(|state, now| state.given_up(self.id, self.side, now)).await
     }
 
     pub(crate) fn finish(&mut self) {

@@ -132,7 +132,7 @@ impl Wire {
         result
     }
 
-    /// Waits until `rule` is done.
+    /// Waits until `rule` is done. A rule that is not done must have changed nothing: nobody would be woken for it.
     pub(super) async fn wait<T>(&self, mut rule: impl FnMut(&mut State, Instant) -> Step<T> + Send) -> T {
         loop {
             // Made before the look at the state, so that no change between look and wait is missed.
@@ -338,7 +338,7 @@ impl State {
         at
     }
 
-    /// Moves as much of `bytes` onto its way as the window has room for.
+    /// Moves as much of `bytes` onto its way as the window has room for; waits while it has none.
     pub(super) fn write(
         &mut self,
         id: u64,
@@ -346,10 +346,10 @@ impl State {
         bytes: &mut Bytes,
         now: Instant,
     ) -> Step<Result<(), LinkErrorKind>> {
-        if let Some(kind) = self.ended(side, now) {
-            return ControlFlow::Break(Err(kind));
-        }
-        let blocked_back = self.blocked[side.other() as usize];
+        let wake = match self.given_up(id, side, now) {
+            ControlFlow::Break(kind) => return ControlFlow::Break(Err(kind)),
+            ControlFlow::Continue(at) => at,
+        };
         let window = self.settings.stream_window_bytes;
         let Some(pipe) = self.streams.get(&id).map(|stream| &stream.pipes[side as usize]) else {
             return ControlFlow::Break(Err(LinkErrorKind::Closed("the stream is gone".into())));
@@ -358,23 +358,31 @@ impl State {
             let kind = LinkErrorKind::Closed("the stream was finished or reset here".into());
             return ControlFlow::Break(Err(kind));
         }
-        let mut wake = None;
-        if let Some((at, code)) = pipe.stopped {
-            if now >= at && !blocked_back {
-                return ControlFlow::Break(Err(LinkErrorKind::Reset(code)));
-            }
-            wake = Some(at);
-        }
         let part = bytes.split_to(bytes.len().min(window.saturating_sub(pipe.buffered)));
-        if !part.is_empty() {
-            let at = self.sent(id, side, now);
-            if let Some(stream) = self.streams.get_mut(&id) {
-                let pipe = &mut stream.pipes[side as usize];
-                pipe.buffered += part.len();
-                pipe.chunks.push_back((at, part));
-            }
+        if part.is_empty() {
+            return ControlFlow::Continue(wake);
         }
-        if bytes.is_empty() { ControlFlow::Break(Ok(())) } else { ControlFlow::Continue(wake) }
+        let at = self.sent(id, side, now);
+        if let Some(stream) = self.streams.get_mut(&id) {
+            let pipe = &mut stream.pipes[side as usize];
+            pipe.buffered += part.len();
+            pipe.chunks.push_back((at, part));
+        }
+        ControlFlow::Break(Ok(()))
+    }
+
+    /// Why what `side` sends on a stream is of no more use.
+    pub(super) fn given_up(&mut self, id: u64, side: Side, now: Instant) -> Step<LinkErrorKind> {
+        if let Some(kind) = self.ended(side, now) {
+            return ControlFlow::Break(kind);
+        }
+        let stopped = self.streams.get(&id).and_then(|stream| stream.pipes[side as usize].stopped);
+        match stopped {
+            Some((at, code)) if now >= at && !self.blocked[side.other() as usize] => {
+                ControlFlow::Break(LinkErrorKind::Reset(code))
+            }
+            stopped => ControlFlow::Continue(stopped.map(|(at, _)| at)),
+        }
     }
 
     pub(super) fn read(

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use proto::Code;
-use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream, VarInt, WriteError};
+use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -179,6 +179,15 @@ impl RawStream {
             Err(ReadError::ClosedStream | ReadError::IllegalOrderedRead | ReadError::ZeroRttRejected) => {
                 Err(LinkErrorKind::Closed("the stream was reset here".into()))
             }
+        }
+    }
+
+    pub(crate) async fn given_up(&mut self) -> LinkErrorKind {
+        match self.send.stopped().await {
+            Ok(Some(code)) => LinkErrorKind::Reset(code_from_wire(code.into_inner())),
+            Ok(None) => std::future::pending().await,
+            Err(StoppedError::ConnectionLost(error)) => connection_kind(&error),
+            Err(StoppedError::ZeroRttRejected) => LinkErrorKind::Closed("the stream was refused".into()),
         }
     }
 

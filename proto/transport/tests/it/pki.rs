@@ -1,0 +1,125 @@
+//! The authority: what it writes, what it refuses to read, and what it refuses to issue.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use transport::Identity;
+use transport::pki::{Authority, Credentials, PkiError, Trust, Validity};
+
+use crate::setup::{DAY, Deployment, node, pop};
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn keys_are_their_owners_alone() {
+    let deployment = Deployment::new();
+    let issued = deployment.issue(&node("pop-a", 1), Validity::starting_now(DAY));
+    assert_eq!(issued.certificate, deployment.folder().join("node-1.pop-a.pem"));
+    assert_eq!(issued.key, deployment.folder().join("node-1.pop-a.key"));
+    for key in [&issued.key, &deployment.folder().join("ca.key")] {
+        assert_eq!(mode(key), 0o600, "{}", key.display());
+    }
+    for open in [0o644, 0o640, 0o604, 0o660] {
+        fs::set_permissions(&issued.key, fs::Permissions::from_mode(open)).unwrap();
+        let error = Credentials::read(&issued.certificate, &issued.key).unwrap_err();
+        assert!(matches!(error, PkiError::Exposed { mode, .. } if mode == open), "{error}");
+    }
+    fs::set_permissions(&issued.key, fs::Permissions::from_mode(0o400)).unwrap();
+    let credentials = Credentials::read(&issued.certificate, &issued.key).unwrap();
+    assert_eq!(credentials.identity().unwrap(), node("pop-a", 1));
+    let shown = format!("{credentials:?}");
+    assert!(shown.contains("pop-a") && !shown.to_lowercase().contains("key"), "{shown}");
+
+    let authority = deployment.folder().join("ca.key");
+    fs::set_permissions(&authority, fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(matches!(Authority::open(deployment.folder()), Err(PkiError::Exposed { .. })));
+}
+
+#[test]
+fn an_authority_is_made_once_and_opened_again() {
+    let deployment = Deployment::new();
+    let again = Authority::create(deployment.folder(), Validity::starting_now(DAY));
+    assert!(matches!(again, Err(PkiError::Exists(_))));
+    let before = fs::read(deployment.folder().join("ca.pem")).unwrap();
+    let opened = Authority::open_or_create(deployment.folder(), Validity::starting_now(DAY)).unwrap();
+    assert_eq!(opened.certificate_pem(), before);
+    assert_eq!(opened.certificate_path(), deployment.folder().join("ca.pem"));
+    // What the opened one issues is what the made one's trust believes: see `quic`, which this only prepares.
+    let issued = opened.issue_cloud(&[], Validity::starting_now(DAY)).unwrap();
+    assert_eq!(issued.credentials().unwrap().identity().unwrap(), Identity::Cloud);
+    // Nothing half-written is left behind.
+    let mut names: Vec<_> =
+        fs::read_dir(deployment.folder()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, ["ca.key", "ca.pem", "cloud.key", "cloud.pem"]);
+}
+
+#[tokio::test]
+async fn what_an_opened_authority_issues_is_believed() {
+    use transport::quic::{QuicDialer, QuicListener, Settings};
+    use transport::{Dialer, Door, Peer};
+
+    let deployment = Deployment::new();
+    let opened = Authority::open(deployment.folder()).unwrap();
+    let cloud = opened.issue_cloud(&[], Validity::starting_now(DAY)).unwrap().credentials().unwrap();
+    let own = deployment.credentials(&node("pop-a", 1));
+    let trust = Trust::read(&deployment.folder().join("ca.pem")).unwrap();
+    let loopback = ([127, 0, 0, 1], 0).into();
+    let listener = QuicListener::bind(loopback, Door::Uplink, &cloud, &trust, &Settings::peers()).unwrap();
+    let dialer = QuicDialer::new(&trust, Some(&own), proto::ALPN_UPLINK, &Settings::peers()).unwrap();
+    let address = listener.local_socket().to_string();
+    dialer.dial(&address, &Peer::Cloud, Duration::from_secs(20)).await.unwrap();
+}
+
+#[test]
+fn the_key_must_be_the_certificates_own() {
+    let (one, other) = (Deployment::new(), Deployment::new());
+    fs::copy(other.folder().join("ca.key"), one.folder().join("ca.key")).unwrap();
+    let error = Authority::open(one.folder()).unwrap_err();
+    assert!(error.to_string().contains("not the key of ca.pem"), "{error}");
+}
+
+#[test]
+fn nobody_gets_another_ones_name() {
+    let deployment = Deployment::new();
+    let validity = Validity::starting_now(DAY);
+    let names = [
+        "cloud.rockpool.internal",
+        "node-1.pop-b.rockpool.internal",
+        "NODE-1.POP-B.ROCKPOOL.INTERNAL",
+        "node-1.pop-b.rockpool.internal.",
+        "*.pop-b.rockpool.internal",
+        "rockpool.internal",
+    ];
+    for name in names {
+        let refused = deployment.authority.issue_node(&pop("pop-a"), proto::NodeId(1), &[name.to_owned()], validity);
+        assert!(matches!(refused, Err(PkiError::Issue { .. })), "{name}");
+        assert!(deployment.authority.issue_cloud(&[name.to_owned()], validity).is_err(), "{name}");
+    }
+    let odd = deployment.authority.issue_node(&pop("Pop A"), proto::NodeId(1), &[], validity);
+    assert!(matches!(odd, Err(PkiError::Identity(_))));
+}
+
+#[test]
+fn odd_files_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("odd.pem");
+    assert!(matches!(Trust::read(&path), Err(PkiError::File { .. })), "missing");
+    for text in ["", "nothing", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+        fs::write(&path, text).unwrap();
+        assert!(matches!(Trust::read(&path), Err(PkiError::Pem { .. })), "{text}");
+    }
+    fs::write(&path, vec![b'x'; 1_000_000]).unwrap();
+    assert!(matches!(Trust::read(&path), Err(PkiError::File { .. })), "too large");
+    let certificate = Deployment::new();
+    let pem = certificate.authority.certificate_pem();
+    fs::write(&path, pem.repeat(17)).unwrap();
+    assert!(matches!(Trust::read(&path), Err(PkiError::Pem { .. })), "too many");
+    fs::write(&path, pem.repeat(2)).unwrap();
+    Trust::read(&path).unwrap();
+    assert!(matches!(Credentials::from_pem(pem, pem), Err(PkiError::Pem { .. })), "no key");
+}
