@@ -1,0 +1,169 @@
+//! `rockpool bundle …`, `rockpool events`, `rockpool node …`: administration over the control API and the admin ports.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use dataset::ReadOptions;
+use proto::NodeId;
+use proto::control::BundleView;
+use proto::peer::MemberChange;
+
+use crate::control::{Control, DEFAULT_API, NodeAdmin};
+use crate::publish;
+use crate::table::{table, thousands};
+
+/// Which cloud, and who asks.
+#[derive(Debug, Args)]
+pub struct Cloud {
+    /// The cloud's control API.
+    #[arg(long, default_value = DEFAULT_API, env = "ROCKPOOL_API")]
+    api: String,
+    /// A file with the admin token (mode 0600). Without it: ROCKPOOL_ADMIN_TOKEN.
+    #[arg(long)]
+    token_file: Option<PathBuf>,
+}
+
+impl Cloud {
+    /// A client.
+    pub fn control(&self) -> anyhow::Result<Control> {
+        Control::with_token_from(&self.api, self.token_file.as_deref())
+    }
+}
+
+/// Bundles: catalog, rules and models, signed and numbered.
+#[derive(Debug, Subcommand)]
+pub enum Bundle {
+    /// Publish a data set's catalog and rules with the models of a folder.
+    Publish {
+        #[command(flatten)]
+        cloud: Cloud,
+        /// `ml-100k`, or a folder with items, interactions and visitors (see `rockpool train --help`).
+        #[arg(long, default_value = dataset::ML_100K)]
+        data: String,
+        /// The models' folder.
+        #[arg(long, default_value = "models/onnx")]
+        models: PathBuf,
+        /// Why, for the audit log.
+        #[arg(long, default_value = "")]
+        note: String,
+    },
+    /// List what was published.
+    List {
+        #[command(flatten)]
+        cloud: Cloud,
+    },
+    /// Publish an older bundle's contents under a newer revision.
+    RollBack {
+        #[command(flatten)]
+        cloud: Cloud,
+        /// The older revision.
+        revision: u64,
+    },
+}
+
+/// Nodes of a PoP, by the admin port of any of them.
+#[derive(Debug, Subcommand)]
+pub enum Node {
+    /// Let a running, empty node join. One at a time.
+    Join {
+        #[command(flatten)]
+        via: Via,
+        /// Its id, never used before in this PoP.
+        #[arg(long)]
+        node: u64,
+        /// Its peer address, host:port.
+        #[arg(long)]
+        address: String,
+    },
+    /// Let a node leave. One at a time.
+    Leave {
+        #[command(flatten)]
+        via: Via,
+        /// Its id.
+        #[arg(long)]
+        node: u64,
+    },
+    /// Hand leadership over, before the leader is upgraded.
+    Transfer {
+        #[command(flatten)]
+        via: Via,
+    },
+}
+
+/// A node's admin port, and its token.
+#[derive(Debug, Args)]
+pub struct Via {
+    /// The admin port of any node of the PoP, host:port.
+    #[arg(long)]
+    admin: String,
+    /// A file with that node's admin token (mode 0600).
+    #[arg(long)]
+    token_file: PathBuf,
+}
+
+/// Runs `rockpool bundle …`.
+#[expect(clippy::print_stdout, reason = "it is a command's answer")]
+pub async fn bundle(command: Bundle) -> anyhow::Result<()> {
+    match command {
+        Bundle::Publish { cloud, data, models, note } => {
+            let data = dataset::open(&data, &ReadOptions::default())?;
+            let published = publish::publish(&cloud.control()?, publish::artifacts(&data, &models)?, &note).await?;
+            println!("published revision {}", published.revision);
+        }
+        Bundle::List { cloud } => {
+            let rows: Vec<_> = cloud.control()?.bundles().await?.iter().map(row).collect();
+            println!("{}", table(&["revision", "published (ms since 1970 UTC)", "repeats", "bytes", "note"], &rows));
+        }
+        Bundle::RollBack { cloud, revision } => {
+            let published = cloud.control()?.roll_back(revision).await?;
+            println!("published revision {} with the contents of {revision}", published.revision);
+        }
+    }
+    Ok(())
+}
+
+fn row(bundle: &BundleView) -> Vec<String> {
+    let bytes = bundle.artifacts.iter().map(|artifact| artifact.size).sum();
+    vec![
+        bundle.revision.to_string(),
+        bundle.published_at_ms.to_string(),
+        bundle.rollback_of.map(|revision| revision.to_string()).unwrap_or_default(),
+        thousands(bytes),
+        bundle.note.clone(),
+    ]
+}
+
+/// Runs `rockpool events`.
+#[expect(clippy::print_stdout, reason = "it is a command's answer")]
+pub async fn events(cloud: Cloud) -> anyhow::Result<()> {
+    let counts = cloud.control()?.event_counts().await?;
+    let kinds = counts.by_kind.iter().map(|(kind, n)| vec![kind.clone(), thousands(*n)]);
+    let rows: Vec<_> = kinds.chain([vec!["total".to_owned(), thousands(counts.total)]]).collect();
+    println!("{}", table(&["events in the cloud", "count"], &rows));
+    Ok(())
+}
+
+/// Runs `rockpool node …`.
+#[expect(clippy::print_stdout, reason = "it is a command's answer")]
+pub async fn node(command: Node) -> anyhow::Result<()> {
+    let change = async |via: &Via, change: MemberChange| {
+        let token = service::secrets::read(&via.token_file)?;
+        NodeAdmin::new(&via.admin)?.member(&change, &token).await.context("the members were not changed")
+    };
+    match command {
+        Node::Join { via, node, address } => {
+            change(&via, MemberChange::Join { node: NodeId(node), address }).await?;
+            println!("node {node} has joined");
+        }
+        Node::Leave { via, node } => {
+            change(&via, MemberChange::Leave { node: NodeId(node) }).await?;
+            println!("node {node} has left; its id is never used again");
+        }
+        Node::Transfer { via } => {
+            NodeAdmin::new(&via.admin)?.transfer(&service::secrets::read(&via.token_file)?).await?;
+            println!("leadership was handed over");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! `rockpool pki …` and `rockpool app-key`: what a deployment's trust rests on.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use proto::{Digest, NodeId, PopId};
+use transport::pki::{Authority, Validity};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// The deployment's certificate authority.
+#[derive(Debug, Subcommand)]
+pub enum Pki {
+    /// Make an authority: ca.pem and ca.key (mode 0600).
+    Init(Where),
+    /// Issue a node's certificate: node-<id>.<pop>.pem and .key.
+    Node {
+        #[command(flatten)]
+        place: Where,
+        /// The PoP.
+        #[arg(long)]
+        pop: PopId,
+        /// The node's id, a number from 1.
+        #[arg(long)]
+        node: u64,
+        /// DNS name or IP address that apps dial; may be given several times.
+        #[arg(long)]
+        name: Vec<String>,
+    },
+    /// Issue the cloud's certificate: cloud.pem and cloud.key.
+    Cloud {
+        #[command(flatten)]
+        place: Where,
+        /// DNS name or IP address of the cloud; may be given several times.
+        #[arg(long)]
+        name: Vec<String>,
+    },
+}
+
+/// Where the authority lies, and for how long what it issues holds.
+#[derive(Debug, Args)]
+pub struct Where {
+    /// The authority's folder.
+    #[arg(long, default_value = "pki")]
+    dir: PathBuf,
+    /// Days for which the certificate holds.
+    #[arg(long, default_value_t = 90)]
+    days: u32,
+}
+
+/// Where a new app key is written.
+#[derive(Debug, Args)]
+pub struct AppKey {
+    /// The key's file; it must not exist, and gets mode 0600.
+    #[arg(long, default_value = "app.key")]
+    out: PathBuf,
+}
+
+/// Runs `rockpool pki …`.
+#[expect(clippy::print_stdout, reason = "it is a command's answer")]
+pub fn pki(command: Pki) -> anyhow::Result<()> {
+    match command {
+        Pki::Init(place) => {
+            let authority = Authority::create(&place.dir, place.validity())?;
+            println!("made {} (give it to every node, the cloud and the apps)", authority.certificate_path().display());
+        }
+        Pki::Node { place, pop, node, name } => {
+            let authority = Authority::open(&place.dir)?;
+            let issued = authority.issue_node(&pop, NodeId(node), &name, place.validity())?;
+            println!("made {} and {}", issued.certificate.display(), issued.key.display());
+        }
+        Pki::Cloud { place, name } => {
+            let issued = Authority::open(&place.dir)?.issue_cloud(&name, place.validity())?;
+            println!("made {} and {}", issued.certificate.display(), issued.key.display());
+        }
+    }
+    Ok(())
+}
+
+/// Runs `rockpool app-key`.
+#[expect(clippy::print_stdout, reason = "it is a command's answer")]
+pub fn app_key(command: AppKey) -> anyhow::Result<()> {
+    let key = service::secrets::generate();
+    service::secrets::write_new(&command.out, &key)?;
+    println!("made {} (give it to the app)", command.out.display());
+    println!("clients.app_key_sha256 of every node: {}", Digest::of(key.as_bytes()));
+    Ok(())
+}
+
+impl Where {
+    fn validity(&self) -> Validity {
+        Validity::starting_now(DAY * self.days)
+    }
+}

@@ -1,0 +1,45 @@
+//! `rockpool train` and `rockpool evaluate`: hand over to `rockpool-train`, a binary of its own, as its engine takes long to
+//! build and nothing else needs it. In a source tree it is built when it is first used.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context as _;
+
+/// Arguments are `rockpool-train`'s own; see its --help.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Passed on to rockpool-train.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<OsString>,
+}
+
+/// Becomes `rockpool-train NAME …`.
+#[expect(clippy::print_stderr, reason = "building takes minutes: people are told")]
+pub fn run(name: &str, arguments: Arguments) -> anyhow::Result<()> {
+    let own = std::env::current_exe()?;
+    let binary = own.with_file_name("rockpool-train");
+    if Path::new("models/training/Cargo.toml").is_file() {
+        eprintln!("building rockpool-train (minutes at the first time, a moment afterwards) …");
+        build()?;
+    }
+    anyhow::ensure!(
+        binary.is_file(),
+        "{} is missing; build it in the source tree: cargo build -p training --bin rockpool-train",
+        binary.display()
+    );
+    let error = Command::new(&binary).arg(name).args(arguments.rest).exec();
+    Err(error).with_context(|| format!("cannot start {}", binary.display()))
+}
+
+fn build() -> anyhow::Result<()> {
+    let cargo = std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
+    let status = Command::new(cargo)
+        .args(["build", "--quiet", "-p", "training", "--bin", "rockpool-train"])
+        .status()
+        .context("cannot run cargo")?;
+    anyhow::ensure!(status.success(), "rockpool-train could not be built");
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! A client of the cloud's control API, and of the nodes' admin ports.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use proto::bundle::ArtifactKind;
+use proto::control::{ArtifactStored, BundleView, EventCounts, PopView, Problem, PublishBundle};
+use proto::peer::MemberChange;
+use reqwest::{RequestBuilder, Response};
+use serde::de::DeserializeOwned;
+
+/// How long a call may take; publishing validates models, which takes a while on a busy machine.
+const WITHIN: Duration = Duration::from_secs(60);
+/// Where the control API is unless said otherwise.
+pub const DEFAULT_API: &str = "http://127.0.0.1:7710";
+
+/// A client of the control API.
+#[derive(Clone)]
+pub struct Control {
+    http: reqwest::Client,
+    base: String,
+    token: String,
+}
+
+impl Control {
+    /// A client of the API at `base`, for example `http://127.0.0.1:7710`.
+    pub fn new(base: &str, token: String) -> anyhow::Result<Self> {
+        // The API is on this machine or behind a proxy that the base names: never through a proxy of the environment.
+        let http = reqwest::Client::builder().timeout(WITHIN).no_proxy().build()?;
+        Ok(Self { http, base: base.trim_end_matches('/').to_owned(), token })
+    }
+
+    /// The same, with the token from a file (mode 0600) or, where none is given, from `ROCKPOOL_ADMIN_TOKEN`.
+    pub fn with_token_from(base: &str, file: Option<&Path>) -> anyhow::Result<Self> {
+        let token = match file {
+            Some(path) => service::secrets::read(path)?,
+            None => std::env::var("ROCKPOOL_ADMIN_TOKEN")
+                .context("give the admin token: --token-file FILE, or ROCKPOOL_ADMIN_TOKEN in the environment")?,
+        };
+        Self::new(base, token)
+    }
+
+    /// All PoPs with their nodes.
+    pub async fn pops(&self) -> anyhow::Result<Vec<PopView>> {
+        self.get("/v1/pops").await
+    }
+
+    /// Events that are durable in the cloud.
+    pub async fn event_counts(&self) -> anyhow::Result<EventCounts> {
+        self.get("/v1/events/count").await
+    }
+
+    /// All bundles, newest first.
+    pub async fn bundles(&self) -> anyhow::Result<Vec<BundleView>> {
+        self.get("/v1/bundles").await
+    }
+
+    /// Stores one artifact.
+    pub async fn store_artifact(&self, kind: ArtifactKind, bytes: Vec<u8>) -> anyhow::Result<ArtifactStored> {
+        let kind = serde_json::to_value(kind)?;
+        let url = format!("{}/v1/artifacts?kind={}", self.base, kind.as_str().unwrap_or_default());
+        let request = self.http.post(url).header("content-type", "application/octet-stream").body(bytes);
+        self.send(request).await
+    }
+
+    /// Publishes artifacts that were stored before.
+    pub async fn publish(&self, bundle: &PublishBundle) -> anyhow::Result<BundleView> {
+        self.send(self.http.post(format!("{}/v1/bundles", self.base)).json(bundle)).await
+    }
+
+    /// Publishes an older bundle's contents under a newer revision.
+    pub async fn roll_back(&self, revision: u64) -> anyhow::Result<BundleView> {
+        self.send(self.http.post(format!("{}/v1/bundles/{revision}/rollback", self.base))).await
+    }
+
+    /// Any other path, as JSON.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        self.send(self.http.get(format!("{}{path}", self.base))).await
+    }
+
+    async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> anyhow::Result<T> {
+        let reply = request.bearer_auth(&self.token).send().await;
+        let reply = reply.with_context(|| format!("the cloud's control API at {} cannot be reached", self.base))?;
+        Ok(checked(reply).await?.json().await?)
+    }
+}
+
+/// A client of one node's admin port.
+pub struct NodeAdmin {
+    http: reqwest::Client,
+    base: String,
+}
+
+impl NodeAdmin {
+    /// The admin port at `address`, `host:port`.
+    pub fn new(address: &str) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder().timeout(WITHIN).no_proxy().build()?;
+        Ok(Self { http, base: format!("http://{address}") })
+    }
+
+    /// `Ok` where the node is ready; else why not.
+    pub async fn ready(&self) -> anyhow::Result<()> {
+        let reply = self.http.get(format!("{}/readyz", self.base)).timeout(Duration::from_secs(2)).send().await?;
+        anyhow::ensure!(reply.status().is_success(), "{}", reply.text().await?.trim());
+        Ok(())
+    }
+
+    /// Its status, as JSON.
+    pub async fn status<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
+        self.get("/v1/status").await
+    }
+
+    /// Any path, as JSON.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        Ok(checked(self.http.get(format!("{}{path}", self.base)).send().await?).await?.json().await?)
+    }
+
+    /// Its metrics, in Prometheus' text form.
+    pub async fn metrics(&self) -> anyhow::Result<String> {
+        Ok(self.http.get(format!("{}/metrics", self.base)).send().await?.text().await?)
+    }
+
+    /// Changes the members.
+    pub async fn member(&self, change: &MemberChange, token: &str) -> anyhow::Result<()> {
+        let request = self.http.post(format!("{}/v1/members", self.base)).bearer_auth(token).json(change);
+        checked(request.send().await?).await.map(drop)
+    }
+
+    /// Hands leadership over, if this node leads.
+    pub async fn transfer(&self, token: &str) -> anyhow::Result<()> {
+        let request = self.http.post(format!("{}/v1/transfer", self.base)).bearer_auth(token);
+        checked(request.send().await?).await.map(drop)
+    }
+}
+
+async fn checked(reply: Response) -> anyhow::Result<Response> {
+    let status = reply.status();
+    if status.is_success() {
+        return Ok(reply);
+    }
+    let text = reply.text().await.unwrap_or_default();
+    match serde_json::from_str::<Problem>(&text) {
+        Ok(problem) => anyhow::bail!("{} ({}): {}", problem.code, status, problem.detail),
+        Err(_) => anyhow::bail!("{status}: {}", text.trim()),
+    }
+}

@@ -1,0 +1,307 @@
+//! A whole deployment on this machine: a cloud and a PoP of edge nodes, each a child process, in one folder.
+//!
+//! ```text
+//! DIR/pki/        the deployment's CA and what it issued
+//! DIR/app.key     the app's secret key (mode 0600)
+//! DIR/cloud/      the cloud's folder: cloud.toml, database, artifacts, log
+//! DIR/node-1/ …   a node's folder: edge-node.toml, store, artifacts, log
+//! ```
+//! Used by `rockpool up`, the benchmarks and the process tests.
+
+mod process;
+mod settings;
+
+use std::collections::BTreeMap;
+use std::net::{TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use proto::{Digest, NodeId, PopId};
+use tokio::time::Instant;
+use transport::pki::{Authority, Trust, Validity};
+use transport::quic::{QuicDialer, Settings};
+
+use crate::control::{Control, NodeAdmin};
+use process::Process;
+pub use settings::Overrides;
+
+/// How long certificates of a local deployment hold.
+const LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How often a condition is looked at again.
+const POLL: Duration = Duration::from_millis(25);
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where everything lies; made if it is missing.
+    pub dir: PathBuf,
+    /// Nodes of the PoP.
+    pub nodes: u64,
+    /// Settings that differ from the defaults, for every node.
+    pub overrides: Overrides,
+}
+
+/// Where one node listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodePorts {
+    /// QUIC for apps.
+    pub clients: String,
+    /// QUIC for peers.
+    pub peers: String,
+    /// HTTP for admins.
+    pub admin: String,
+}
+
+/// A deployment whose processes this process owns: they end with it.
+pub struct Deployment {
+    options: Options,
+    pop: PopId,
+    cloud_ports: CloudPorts,
+    ports: BTreeMap<NodeId, NodePorts>,
+    cloud: Option<Process>,
+    nodes: BTreeMap<NodeId, Process>,
+    app_key: String,
+    trust: Trust,
+}
+
+#[derive(Debug, Clone)]
+struct CloudPorts {
+    uplink: String,
+    api: String,
+    admin: String,
+}
+
+impl Deployment {
+    /// Prepares the folder (keys, certificates, settings) and starts the cloud and all nodes.
+    pub async fn start(options: Options) -> anyhow::Result<Self> {
+        let mut deployment = Self::prepare(options)?;
+        deployment.start_cloud().await?;
+        for node in deployment.ports.keys().copied().collect::<Vec<_>>() {
+            deployment.start_node(node)?;
+        }
+        Ok(deployment)
+    }
+
+    fn prepare(mut options: Options) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(&options.dir).with_context(|| format!("cannot make {}", options.dir.display()))?;
+        options.dir = options.dir.canonicalize()?;
+        let pop = PopId::new("pop-a")?;
+        let authority = Authority::open_or_create(&options.dir.join("pki"), Validity::starting_now(LIFETIME))?;
+        authority.issue_cloud(&["127.0.0.1".into()], Validity::starting_now(LIFETIME))?;
+        let app_key = secret(&options.dir.join("app.key"))?;
+        let cloud_ports = CloudPorts { uplink: free_udp()?, api: free_tcp()?, admin: free_tcp()? };
+        let mut deployment = Self {
+            pop,
+            cloud_ports,
+            ports: BTreeMap::new(),
+            cloud: None,
+            nodes: BTreeMap::new(),
+            app_key,
+            trust: authority.trust()?,
+            options,
+        };
+        for id in 1..=deployment.options.nodes {
+            deployment.add_ports(NodeId(id))?;
+        }
+        Ok(deployment)
+    }
+
+    fn add_ports(&mut self, node: NodeId) -> anyhow::Result<()> {
+        let authority = Authority::open(&self.dir().join("pki"))?;
+        authority.issue_node(&self.pop, node, &["127.0.0.1".into()], Validity::starting_now(LIFETIME))?;
+        let ports = NodePorts { clients: free_udp()?, peers: free_udp()?, admin: free_tcp()? };
+        self.ports.insert(node, ports);
+        Ok(())
+    }
+
+    /// Starts the cloud and waits until it is ready.
+    pub async fn start_cloud(&mut self) -> anyhow::Result<()> {
+        let dir = self.dir().join("cloud");
+        settings::write(&dir.join("cloud.toml"), &settings::cloud(self))?;
+        self.cloud = Some(Process::spawn("cloud", &dir, "cloud.toml")?);
+        self.until("the cloud is ready", Duration::from_secs(30), async |this: &Self| {
+            NodeAdmin::new(&this.cloud_ports.admin)?.ready().await
+        })
+        .await
+    }
+
+    /// Starts (or starts again) one node; does not wait for it.
+    pub fn start_node(&mut self, node: NodeId) -> anyhow::Result<()> {
+        let dir = self.node_dir(node);
+        settings::write(&dir.join("edge-node.toml"), &settings::node(self, node)?)?;
+        self.nodes.insert(node, Process::spawn("edge-node", &dir, "edge-node.toml")?);
+        Ok(())
+    }
+
+    /// Starts a node that is not a founder: it waits to be joined.
+    pub fn start_new_node(&mut self, node: NodeId) -> anyhow::Result<()> {
+        anyhow::ensure!(!self.ports.contains_key(&node), "node {node} is there already");
+        self.add_ports(node)?;
+        self.start_node(node)
+    }
+
+    /// Kills a node as a power switch would: SIGKILL, no goodbye.
+    pub async fn kill_node(&mut self, node: NodeId) -> anyhow::Result<()> {
+        self.nodes.remove(&node).with_context(|| format!("node {node} does not run"))?.kill().await
+    }
+
+    /// Kills the cloud: SIGKILL.
+    pub async fn kill_cloud(&mut self) -> anyhow::Result<()> {
+        self.cloud.take().context("the cloud does not run")?.kill().await
+    }
+
+    /// Asks a node to stop, and waits.
+    pub async fn stop_node(&mut self, node: NodeId) -> anyhow::Result<()> {
+        self.nodes.remove(&node).with_context(|| format!("node {node} does not run"))?.stop().await
+    }
+
+    /// Asks every process to stop, and waits.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        for process in std::mem::take(&mut self.nodes).into_values().chain(self.cloud.take()) {
+            process.stop().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until every running node is ready: it knows a leader and serves from a bundle.
+    pub async fn until_ready(&self, within: Duration) -> anyhow::Result<()> {
+        self.until("all nodes are ready", within, async |this: &Self| {
+            for node in this.nodes.keys() {
+                this.admin(*node)?.ready().await.with_context(|| format!("node {node}"))?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Waits until `condition` holds; the error says what was waited for and why it did not hold at last. A process that
+    /// has ended is an error at once.
+    pub async fn until<F>(&self, what: &str, within: Duration, condition: F) -> anyhow::Result<()>
+    where
+        F: AsyncFn(&Self) -> anyhow::Result<()>,
+    {
+        let until = Instant::now() + within;
+        loop {
+            let Err(error) = condition(self).await else { return Ok(()) };
+            for process in self.nodes.values().chain(&self.cloud) {
+                process.check()?;
+            }
+            if Instant::now() >= until {
+                return Err(error.context(format!("waited {} s until {what}", within.as_secs())));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// The node that leads, as most running nodes say.
+    pub async fn leader(&self) -> anyhow::Result<NodeId> {
+        #[derive(serde::Deserialize)]
+        struct Says {
+            leader: Option<NodeId>,
+        }
+        for node in self.nodes.keys() {
+            if let Ok(Says { leader: Some(leader) }) = self.admin(*node)?.status::<Says>().await
+                && self.nodes.contains_key(&leader)
+            {
+                return Ok(leader);
+            }
+        }
+        anyhow::bail!("no running node knows a running leader")
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.options.dir
+    }
+
+    /// One node's folder.
+    pub fn node_dir(&self, node: NodeId) -> PathBuf {
+        self.dir().join(format!("node-{node}"))
+    }
+
+    /// The PoP.
+    pub fn pop(&self) -> &PopId {
+        &self.pop
+    }
+
+    /// Where the nodes listen, running or not.
+    pub fn ports(&self) -> &BTreeMap<NodeId, NodePorts> {
+        &self.ports
+    }
+
+    /// Nodes that run.
+    pub fn running(&self) -> Vec<NodeId> {
+        self.nodes.keys().copied().collect()
+    }
+
+    /// Process id of a running node.
+    pub fn process_id(&self, node: NodeId) -> Option<u32> {
+        self.nodes.get(&node)?.id()
+    }
+
+    /// A client of a node's admin port.
+    pub fn admin(&self, node: NodeId) -> anyhow::Result<NodeAdmin> {
+        NodeAdmin::new(&self.ports.get(&node).with_context(|| format!("there is no node {node}"))?.admin)
+    }
+
+    /// A node's admin token.
+    pub fn node_token(&self, node: NodeId) -> anyhow::Result<String> {
+        Ok(service::secrets::read(&self.node_dir(node).join("admin.token"))?)
+    }
+
+    /// A client of the control API.
+    pub fn control(&self) -> anyhow::Result<Control> {
+        let token = service::secrets::read(&self.dir().join("cloud/admin.token"))?;
+        Control::new(&format!("http://{}", self.cloud_ports.api), token)
+    }
+
+    /// The app's key.
+    pub fn app_key(&self) -> &str {
+        &self.app_key
+    }
+
+    /// The name that the nodes' certificates carry.
+    pub fn server_name(&self) -> anyhow::Result<String> {
+        Ok(transport::edge_name(&self.pop)?)
+    }
+
+    /// The CA's file.
+    pub fn ca_file(&self) -> PathBuf {
+        self.dir().join("pki/ca.pem")
+    }
+
+    /// A dialer for apps; many clients may share it.
+    pub fn app_dialer(&self) -> anyhow::Result<Arc<QuicDialer>> {
+        Ok(Arc::new(QuicDialer::new(&self.trust, None, proto::ALPN_CLIENT, &Settings::clients())?))
+    }
+
+    /// An SDK configuration that knows these nodes, in this order.
+    pub fn client_config(&self, nodes: &[NodeId]) -> anyhow::Result<client_sdk::Config> {
+        let address = |node: &NodeId| Some(self.ports.get(node)?.clients.clone());
+        let nodes = nodes.iter().filter_map(address).collect();
+        Ok(client_sdk::Config::new(nodes, self.server_name()?, client_sdk::Trust::OfDialer, self.app_key.clone()))
+    }
+
+    fn app_key_sha256(&self) -> Digest {
+        Digest::of(self.app_key.as_bytes())
+    }
+}
+
+/// Reads a secret, or makes it.
+fn secret(path: &Path) -> anyhow::Result<String> {
+    if !path.exists() {
+        service::secrets::write_new(path, &service::secrets::generate())?;
+    }
+    Ok(service::secrets::read(path)?)
+}
+
+/// A free UDP port of loopback. Somebody else could take it before its process does: that process then says so and ends.
+fn free_udp() -> anyhow::Result<String> {
+    Ok(UdpSocket::bind("127.0.0.1:0")?.local_addr()?.to_string())
+}
+
+fn free_tcp() -> anyhow::Result<String> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+}

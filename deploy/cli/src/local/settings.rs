@@ -1,0 +1,91 @@
+//! The settings files of a local deployment: only what differs from the commented defaults.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use proto::NodeId;
+use toml::{Table, Value};
+
+use super::Deployment;
+
+/// Settings that differ from the defaults.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// For every node: `("store.snapshot_every", 100.into())`.
+    pub node: Vec<(String, Value)>,
+    /// For the cloud.
+    pub cloud: Vec<(String, Value)>,
+}
+
+/// Writes a settings file, in a folder that is made if it is missing.
+pub fn write(path: &Path, settings: &Table) -> anyhow::Result<()> {
+    std::fs::create_dir_all(path.parent().context("a settings file lies in a folder")?)?;
+    std::fs::write(path, toml::to_string(settings)?).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The cloud's settings.
+pub fn cloud(deployment: &Deployment) -> Table {
+    let (dir, ports) = (deployment.dir(), &deployment.cloud_ports);
+    let mut settings = Table::new();
+    let pki = |name: &str| text(dir.join("pki").join(name).display());
+    set(&mut settings, "dir", text("."));
+    set(&mut settings, "tls.ca", pki("ca.pem"));
+    set(&mut settings, "tls.certificate", pki("cloud.pem"));
+    set(&mut settings, "tls.key", pki("cloud.key"));
+    set(&mut settings, "uplink.listen", text(&ports.uplink));
+    set(&mut settings, "api.listen", text(&ports.api));
+    set(&mut settings, "admin.listen", text(&ports.admin));
+    for (path, value) in &deployment.options.overrides.cloud {
+        set(&mut settings, path, value.clone());
+    }
+    settings
+}
+
+/// One node's settings.
+pub fn node(deployment: &Deployment, node: NodeId) -> anyhow::Result<Table> {
+    let (dir, ports) = (deployment.dir(), &deployment.ports);
+    let own = ports.get(&node).with_context(|| format!("there is no node {node}"))?;
+    let founders = ports.iter().filter(|(id, _)| id.0 <= deployment.options.nodes);
+    let is_founder = node.0 <= deployment.options.nodes;
+    let mut settings = Table::new();
+    let pki = |name: String| text(dir.join("pki").join(name).display());
+    set(&mut settings, "dir", text("."));
+    set(&mut settings, "node.pop", text(&deployment.pop));
+    set(&mut settings, "node.id", Value::Integer(i64::try_from(node.0)?));
+    set(&mut settings, "members", Value::Table(Table::new()));
+    for (id, member) in founders.filter(|_| is_founder) {
+        set(&mut settings, &format!("members.{id}"), text(&member.peers));
+    }
+    set(&mut settings, "tls.ca", pki("ca.pem".into()));
+    set(&mut settings, "tls.certificate", pki(format!("node-{node}.{}.pem", deployment.pop)));
+    set(&mut settings, "tls.key", pki(format!("node-{node}.{}.key", deployment.pop)));
+    set(&mut settings, "clients.listen", text(&own.clients));
+    set(&mut settings, "clients.public", Value::Array(ports.values().map(|p| text(&p.clients)).collect()));
+    set(&mut settings, "clients.app_key_sha256", Value::Array(vec![text(deployment.app_key_sha256())]));
+    set(&mut settings, "peers.listen", text(&own.peers));
+    set(&mut settings, "admin.listen", text(&own.admin));
+    set(&mut settings, "uplink.cloud", text(&deployment.cloud_ports.uplink));
+    let signing_key = std::fs::read_to_string(dir.join("cloud/signing.pub"))
+        .context("the cloud has not written its public key yet: start it before the nodes")?;
+    set(&mut settings, "bundles.trusted_keys", Value::Array(vec![text(signing_key.trim())]));
+    for (path, value) in &deployment.options.overrides.node {
+        set(&mut settings, path, value.clone());
+    }
+    Ok(settings)
+}
+
+fn text(value: impl ToString) -> Value {
+    Value::String(value.to_string())
+}
+
+fn set(settings: &mut Table, path: &str, value: Value) {
+    let mut keys: Vec<&str> = path.split('.').collect();
+    let Some(last) = keys.pop() else { return };
+    let mut table = settings;
+    for key in keys {
+        let inner = table.entry(key).or_insert_with(|| Value::Table(Table::new()));
+        let Value::Table(inner) = inner else { return };
+        table = inner;
+    }
+    table.insert(last.to_owned(), value);
+}

@@ -1,0 +1,84 @@
+//! `rockpool`: the command line.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use rockpool::commands::{admin, bench, keys, models, status, up};
+
+/// Personalisation that runs where the users are.
+///
+/// Start with `rockpool up`: a cloud and a PoP of three edge nodes on this machine, with real data.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a whole deployment on this machine and see it at work.
+    Up(up::Up),
+    /// Show PoPs, leaders, lag, revision, model versions and queue depths.
+    Status(status::Status),
+    /// Publish, list and roll back bundles.
+    #[command(subcommand)]
+    Bundle(admin::Bundle),
+    /// Count the events that the cloud holds.
+    Events(admin::Cloud),
+    /// Let nodes join and leave a PoP; hand leadership over.
+    #[command(subcommand)]
+    Node(admin::Node),
+    /// Make the deployment's certificates.
+    #[command(subcommand)]
+    Pki(keys::Pki),
+    /// Make an app key.
+    AppKey(keys::AppKey),
+    /// Train the models on a data set (see `rockpool train --help`).
+    #[command(disable_help_flag = true)]
+    Train(models::Arguments),
+    /// Measure the models by published protocols (see `rockpool evaluate --help`).
+    #[command(disable_help_flag = true)]
+    Evaluate(models::Arguments),
+    /// Measure latency under load.
+    Bench(bench::Bench),
+}
+
+#[expect(clippy::print_stderr, reason = "errors are for people")]
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Pki(command) => keys::pki(command).map(|()| true),
+        Command::AppKey(command) => keys::app_key(command).map(|()| true),
+        Command::Train(arguments) => models::run("train", arguments).map(|()| true),
+        Command::Evaluate(arguments) => models::run("evaluate", arguments).map(|()| true),
+        asynchronous => in_runtime(asynchronous),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn in_runtime(command: Command) -> anyhow::Result<bool> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(async {
+        match command {
+            Command::Up(command) => up::run(command).await,
+            Command::Bench(command) => bench::run(command).await,
+            Command::Status(command) => status::run(command).await.map(|()| true),
+            Command::Bundle(command) => admin::bundle(command).await.map(|()| true),
+            Command::Events(cloud) => admin::events(cloud).await.map(|()| true),
+            Command::Node(command) => admin::node(command).await.map(|()| true),
+            Command::Pki(_) | Command::AppKey(_) | Command::Train(_) | Command::Evaluate(_) => {
+                unreachable!("handled without a runtime")
+            }
+        }
+    });
+    // A read of standard input cannot be cancelled: do not wait for the thread that is in it.
+    runtime.shutdown_background();
+    outcome
+}
