@@ -5,7 +5,6 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver as _;
-use openraft::storage::Snapshot;
 use openraft::{Config, ReadPolicy, SnapshotPolicy};
 use proto::command::Command;
 use proto::peer::{PeerReply, PeerRequest, RaftCall};
@@ -25,7 +24,7 @@ use crate::membership::Members;
 use crate::metrics::Metrics;
 use crate::network::{Ballot, Inbox, Lane, Network, Part, Peers, Pins, SnapshotAnswer, Taken};
 use crate::state::{Machine, StateConfig};
-use crate::types::{Raft, Types};
+use crate::types::{Raft, Snapshot};
 use crate::{Leadership, Status};
 
 /// How long a leader tries to write what another node sent.
@@ -285,6 +284,6 @@ fn malformed(error: codec::CodecError) -> StoreError {
     StoreError::Remote(error.into())
 }
 
-fn ended(error: openraft::errors::RaftError<Types>) -> StoreError {
+fn ended(error: impl std::fmt::Display) -> StoreError {
     StoreError::Closed(error.to_string())
 }

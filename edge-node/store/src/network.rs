@@ -26,7 +26,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::snapshot::SnapshotFile;
-use crate::types::{Types, Vote};
+use crate::types::{Snapshot, Types, Vote};
 
 pub use peers::{CallError, Lane, Peers};
 pub use pins::Pins;
@@ -143,7 +143,7 @@ impl RaftNetworkV2<Types> for Client {
     async fn full_snapshot(
         &mut self,
         vote: Vote,
-        snapshot: openraft::alias::SnapshotOf<Types, SnapshotFile>,
+        snapshot: Snapshot,
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {

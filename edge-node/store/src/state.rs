@@ -33,7 +33,7 @@ use crate::error::StoreError;
 use crate::machine::{Heads, MachineError};
 use crate::metrics::Metrics;
 use crate::snapshot::{Saved, SnapshotFile, Snapshots};
-use crate::types::{LogId, SnapshotMeta, StoredMembership, Types};
+use crate::types::{LogId, Snapshot, SnapshotMeta, StoredMembership, Types};
 use crate::Applied;
 
 pub use hot::Hot;
@@ -69,7 +69,7 @@ enum Job {
 }
 
 /// The state machine, as Raft and the store's handle see it. Cheap to clone.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Machine {
     jobs: mpsc::Sender<Job>,
     hot: Arc<Hot>,
@@ -248,8 +248,8 @@ impl RaftStateMachine<Types> for Machine {
 
     async fn get_current_snapshot(
         &mut self,
-    ) -> Result<Option<openraft::alias::SnapshotOf<Types, SnapshotFile>>, io::Error> {
-        Ok(self.current_snapshot().map(|saved| openraft::Snapshot { meta: saved.meta, snapshot: saved.file }))
+    ) -> Result<Option<Snapshot>, io::Error> {
+        Ok(self.current_snapshot().map(|saved| Snapshot { meta: saved.meta, snapshot: saved.file }))
     }
 }
 
@@ -258,9 +258,9 @@ impl RaftSnapshotBuilder<Types> for Machine {
 
     async fn build_snapshot(
         &mut self,
-    ) -> Result<openraft::alias::SnapshotOf<Types, SnapshotFile>, io::Error> {
+    ) -> Result<Snapshot, io::Error> {
         let saved = self.ask(|done| Job::Snapshot { done }).await.map_err(io::Error::other)?;
-        Ok(openraft::Snapshot { meta: saved.meta, snapshot: saved.file })
+        Ok(Snapshot { meta: saved.meta, snapshot: saved.file })
     }
 }
 

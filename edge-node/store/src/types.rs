@@ -3,12 +3,13 @@
 use std::fmt;
 
 use bytes::Bytes;
-use openraft::TokioRuntime;
+use openraft::{BasicNode, TokioRuntime};
 use proto::codec::{self, CodecError};
 use proto::command::{Command, Effect};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::config::GROUP_BYTES_CEILING;
+use crate::snapshot::SnapshotFile;
 
 openraft::declare_raft_types!(
     /// One leader a term, as in the dissertation; node ids are [`proto::NodeId`]'s numbers.
@@ -16,18 +17,21 @@ openraft::declare_raft_types!(
         D = Batch,
         R = Effects,
         NodeId = u64,
-        Node = openraft::BasicNode,
+        Node = BasicNode,
         Term = u64,
         LeaderId = openraft::impls::leader_id_std::LeaderId<u64, u64>,
         AsyncRuntime = TokioRuntime,
 );
 
-pub type Entry = openraft::alias::EntryOf<Types>;
-pub type LogId = openraft::alias::LogIdOf<Types>;
-pub type Vote = openraft::alias::VoteOf<Types>;
-pub type StoredMembership = openraft::alias::StoredMembershipOf<Types>;
-pub type SnapshotMeta = openraft::alias::SnapshotMetaOf<Types>;
-pub type Membership = openraft::Membership<u64, openraft::BasicNode>;
+type Leader = <<Types as openraft::RaftTypeConfig>::LeaderId as openraft::vote::RaftLeaderId>::Committed;
+
+pub type Entry = <Types as openraft::RaftTypeConfig>::Entry;
+pub type LogId = openraft::LogId<Leader>;
+pub type Vote = <Types as openraft::RaftTypeConfig>::Vote;
+pub type StoredMembership = openraft::StoredMembership<Leader, u64, BasicNode>;
+pub type SnapshotMeta = openraft::SnapshotMeta<Leader, u64, BasicNode>;
+pub type Snapshot = openraft::Snapshot<Leader, u64, BasicNode, SnapshotFile>;
+pub type Membership = openraft::Membership<u64, BasicNode>;
 pub type Raft = openraft::Raft<Types, crate::state::Machine>;
 
 /// Commands that share one Raft entry. Encoded once, where they are proposed: log and wire carry the bytes as they are.
@@ -109,5 +113,5 @@ impl de::Visitor<'_> for BatchVisitor {
 }
 
 /// What applying an entry did: an effect a command, in order.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Effects(pub Vec<Effect>);

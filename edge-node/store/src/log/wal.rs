@@ -1,6 +1,5 @@
 //! The log's bytes: raft-log's records, filled with our types.
 
-use std::fs;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -70,15 +69,6 @@ pub fn open(dir: &Path) -> Result<Wal, StoreError> {
     })
 }
 
-/// Bytes that the log takes on disk.
-pub fn disk_bytes(dir: &Path) -> io::Result<u64> {
-    let mut bytes = 0;
-    for entry in fs::read_dir(dir)? {
-        bytes += entry?.metadata()?.len();
-    }
-    Ok(bytes)
-}
-
 pub fn id_to_wal(id: LogId) -> (u64, u64) {
     (**id.committed_leader_id(), id.index)
 }
@@ -141,7 +131,9 @@ impl Payload {
         match &entry.payload {
             EntryPayload::Blank => Self { kind: BLANK, bytes: Bytes::new() },
             EntryPayload::Normal(batch) => Self { kind: BATCH, bytes: batch.bytes().clone() },
-            EntryPayload::Membership(m) => Self { kind: MEMBERSHIP, bytes: codec::encode_any(m).into() },
+            EntryPayload::Membership(members) => {
+                Self { kind: MEMBERSHIP, bytes: codec::encode_any(members).into() }
+            }
         }
     }
 

@@ -87,7 +87,11 @@ fn decode_version<T: Stored>(version: u8, body: &[u8]) -> Result<T, CodecError> 
     }
 }
 
-pub(super) fn decode_at<T: Stored>(key: &[u8], bytes: &[u8]) -> Result<T, MachineError> {
+/// Reads the value at a key.
+///
+/// # Errors
+/// As [`decode`], naming the key.
+pub fn decode_at<T: Stored>(key: &[u8], bytes: &[u8]) -> Result<T, MachineError> {
     decode(bytes).map_err(|source| {
         let key = key.iter().map(|byte| format!("{byte:02x}")).collect();
         MachineError::Corrupt { key, source }

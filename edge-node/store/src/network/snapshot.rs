@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use super::{Client, Lane};
 use crate::error::StoreError;
 use crate::snapshot::{Incoming, SnapshotFile, Snapshots};
-use crate::types::{SnapshotMeta, Types, Vote};
+use crate::types::{Snapshot, SnapshotMeta, Types, Vote};
 
 /// Bytes in one part.
 pub const PART_BYTES: usize = 1024 * 1024;
@@ -50,7 +50,7 @@ pub enum Answer {
 pub async fn send(
     client: &Client,
     vote: Vote,
-    snapshot: openraft::alias::SnapshotOf<Types, SnapshotFile>,
+    snapshot: Snapshot,
     option: RPCOption,
 ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
     let file = snapshot.snapshot;

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use sha2::{Digest as _, Sha256};
 
@@ -58,11 +58,6 @@ impl Writer {
         let saved = folder.adopt(&self.tmp, meta)?;
         self.adopted = true;
         Ok(saved)
-    }
-
-    /// Where it is written to.
-    pub fn path(&self) -> &Path {
-        &self.tmp
     }
 
     fn put_len(&mut self, len: usize) -> Result<(), StoreError> {
