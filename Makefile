@@ -1,0 +1,47 @@
+# Two commands: `make up` and `make test`. The rest: `make help`.
+# All builds share one folder and one profile, so that heavy crates are built once.
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/rockpool/target
+BIN := $(CARGO_TARGET_DIR)/debug
+JSON_FLAG = $(if $(JSON),--json $(abspath $(JSON)))
+
+.DEFAULT_GOAL := help
+.PHONY: help up test bench evaluate fmt lint fuzz release clean data bins
+
+help: ## List what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  JSON=FILE with up, bench and evaluate writes the figures; ARGS=... passes further options on."
+
+up: data bins ## Start a cloud and three edge nodes with real data, and see them at work
+	$(BIN)/rockpool up $(JSON_FLAG) $(ARGS)
+
+test: data ## Build and run every test
+	cargo build --workspace --bins
+	cargo test --workspace
+
+bench: data bins ## Measure latency: 2,000 clients, 2,000 recommendations a second, everything on this machine
+	$(BIN)/rockpool bench $(JSON_FLAG) $(ARGS)
+
+evaluate: data bins ## Train on published splits and measure the models (takes a while)
+	$(BIN)/rockpool evaluate $(JSON_FLAG) $(ARGS)
+
+fmt: ## Format the code
+	cargo fmt --all
+
+lint: ## Check format and lints
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+fuzz: ## Fuzz the decoders for SECONDS (60) each
+	cd proto/fuzz && ./run.sh $(or $(SECONDS),60)
+
+release: ## Build with link-time optimisation
+	cargo build --workspace --bins --release
+
+clean: ## Remove what was built (fetched data stays in ~/.cache/rockpool)
+	cargo clean
+
+data:
+	@python3 deploy/fetch.py
+
+bins:
+	cargo build -p rockpool -p edge-node -p cloud --bins
