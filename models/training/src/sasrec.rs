@@ -34,6 +34,8 @@ pub struct Config {
     pub rate: f64,
     /// Decoupled weight decay.
     pub decay: f64,
+    /// Share of the weights' average that a step keeps.
+    pub memory: f32,
     /// Windows in a step.
     pub batch: usize,
     /// Steps over which the rate grows to [`Config::rate`].
@@ -51,14 +53,15 @@ impl Default for Config {
             dim: 64,
             hidden: 128,
             heads: 2,
-            blocks: 2,
-            dropout: 0.4,
+            blocks: 1,
+            dropout: 0.3,
             rate: 1e-3,
             decay: 0.0,
-            batch: 64,
+            memory: 0.99,
+            batch: 32,
             warm_up: 50,
-            epochs_max: 80,
-            patience: 8,
+            epochs_max: 60,
+            patience: 10,
         }
     }
 }
@@ -76,6 +79,10 @@ impl Config {
         (self.dim as f64).sqrt()
     }
 }
+
+/// Added to the weight of a position that must not be looked at, in the exported graph. Finite, so that an empty history
+/// gives no NaN.
+pub const MASKED: f32 = -1e9;
 
 /// One block's weights; matrices are `[in, out]`.
 pub struct Block {
@@ -247,7 +254,3 @@ impl Net {
 pub fn latest(history: &[u32], len: usize) -> &[u32] {
     &history[history.len().saturating_sub(len)..]
 }
-
-/// Added to the weight of a position that must not be looked at, in the exported graph. Finite, so that an empty history
-/// gives no NaN.
-pub const MASKED: f32 = -1e9;

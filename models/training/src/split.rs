@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 
 use dataset::Dataset;
+use proto::ids::ItemId;
 
 use crate::rng::Rng;
 
@@ -66,6 +67,11 @@ impl Vocabulary {
         Self { items, index }
     }
 
+    /// The items' ids, in index order.
+    pub fn ids(&self, data: &Dataset) -> Vec<ItemId> {
+        self.items.iter().map(|&item| data.items[item as usize].id.clone()).collect()
+    }
+
     /// The place of an item of the data set.
     pub fn index(&self, item: u32) -> Option<u32> {
         self.index[item as usize]
@@ -109,6 +115,13 @@ pub fn leave_one_out(data: &Dataset, vocabulary: &Vocabulary) -> Split {
         let valid = items.pop().map(|item| (item, items.len()));
         Case { train: items, valid, test, negatives: Vec::new() }
     };
+    let histories = vocabulary.histories(data).into_iter().filter(|items| !items.is_empty());
+    Split { items: vocabulary.len(), cases: histories.map(case).collect() }
+}
+
+/// Everything to train on, nothing held out: for the model that is served.
+pub fn whole(data: &Dataset, vocabulary: &Vocabulary) -> Split {
+    let case = |train| Case { train, valid: None, test: None, negatives: Vec::new() };
     let histories = vocabulary.histories(data).into_iter().filter(|items| !items.is_empty());
     Split { items: vocabulary.len(), cases: histories.map(case).collect() }
 }

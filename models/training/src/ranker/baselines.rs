@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor, Var};
 
 use super::rows::{Batch, Parts, RowShape};
-use super::train::{Fit, Model, Platt, calibrate, fit, score};
+use super::train::{Fit, Model, Platt, Stop, calibrate, fit, score};
 use crate::metrics;
 use crate::nn;
 use crate::progress::Progress;
@@ -52,7 +52,7 @@ pub fn logistic(parts: &Parts, seed: u64, progress: &Progress) -> Result<(Logist
     for decay in DECAYS {
         let model = Logistic::new(parts.shape)?;
         let how = Fit { rate: 2e-3, decay, batch: 512, epochs_max: 20, patience: 4, checks: 2 };
-        fit(&model, parts, &how, &mut Rng::new(seed), progress)?;
+        fit(&model, parts, &how, Stop::Validation, &mut Rng::new(seed), progress)?;
         let logits = score(&model, parts.shape, &parts.valid)?;
         let platt = calibrate(&logits, &parts.valid.labels);
         let p: Vec<f32> = logits.iter().map(|&l| platt.probability(l)).collect();

@@ -18,6 +18,7 @@ use proto::limits::PROFILE_RING_LEN;
 use proto::profile::{Interaction, Signal};
 
 use super::CPU;
+use crate::split::Vocabulary;
 
 /// Numbers that decide the network's widths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +108,7 @@ pub struct Parts {
     pub test: Rows,
     /// Statistics of [`Parts::items`] over everything but the test.
     pub stats: Vec<ItemStats>,
-    /// The vocabulary: all items, in the data set's order.
+    /// The vocabulary, in index order.
     pub items: Vec<ItemId>,
 }
 
@@ -141,7 +142,7 @@ pub enum RowsError {
 const RATED_MIN: usize = 100;
 
 /// Makes all rows. Interactions without stars are visits: they enter the ring as clicks, but are no rows.
-pub fn parts(data: &Dataset, shares: Shares) -> std::result::Result<Parts, RowsError> {
+pub fn parts(data: &Dataset, vocabulary: &Vocabulary, shares: Shares) -> std::result::Result<Parts, RowsError> {
     let rated = data.interactions.iter().filter(|i| i.stars.is_some()).count();
     if rated < RATED_MIN {
         return Err(RowsError::NoRatings(rated));
@@ -151,8 +152,8 @@ pub fn parts(data: &Dataset, shares: Shares) -> std::result::Result<Parts, RowsE
     let part = |share: f64| (total as f64 * share).round() as usize;
     let (train_end, valid_end) = (part(shares.train), part(shares.train + shares.valid));
     let catalog = Arc::new(IndexedCatalog::new(data.catalog()).map_err(RowsError::Catalog)?);
-    let items: Vec<ItemId> = data.items.iter().map(|item| item.id.clone()).collect();
-    let mut stats = vec![ItemStats::default(); items.len()];
+    let items: Vec<ItemId> = vocabulary.ids(data);
+    let mut stats = vec![ItemStats::default(); data.items.len()];
     data.interactions[..train_end].iter().for_each(|i| stats[i.item as usize].record(stars(i)));
     let global = GlobalStats::of(&stats);
     let spec = spec(data);
@@ -164,7 +165,7 @@ pub fn parts(data: &Dataset, shares: Shares) -> std::result::Result<Parts, RowsE
     let train = replay.rows(0..train_end, Stats::Running)?;
     let valid = replay.rows(train_end..valid_end, Stats::Frozen)?;
     replay.thaw();
-    let stats = replay.stats.clone();
+    let stats = vocabulary.items.iter().map(|&item| replay.stats[item as usize]).collect();
     let test = replay.rows(valid_end..total, Stats::Frozen)?;
     Ok(Parts { shape, spec, global, train, valid, test, stats, items })
 }

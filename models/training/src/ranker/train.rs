@@ -73,6 +73,15 @@ impl Platt {
     }
 }
 
+/// How far to fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// Until the log-loss on validation no longer gets better; the best weights are kept.
+    Validation,
+    /// Exactly so many steps.
+    Steps(usize),
+}
+
 /// A trained ranker.
 pub struct Trained {
     /// The network.
@@ -89,51 +98,97 @@ pub struct Trained {
 pub fn train(parts: &Parts, config: &Config, seed: u64, progress: &Progress) -> Result<Trained> {
     let mut rng = Rng::new(seed);
     let net = Net::new(config, parts.shape, &mut rng)?;
-    let steps = fit(&net, parts, &Fit::from(config), &mut rng, progress)?;
+    let steps = fit(&net, parts, &Fit::from(config), Stop::Validation, &mut rng, progress)?;
     let logits = score(&net, parts.shape, &parts.valid)?;
     let platt = calibrate(&logits, &parts.valid.labels);
     let p: Vec<f32> = logits.iter().map(|&l| platt.probability(l)).collect();
     Ok(Trained { net, platt, steps, valid_log_loss: metrics::log_loss(&p, &parts.valid.labels) })
 }
 
-/// Fits a model to the training part, keeps the weights with the best log-loss on validation and says after how many steps
-/// they came.
-pub fn fit(model: &impl Model, parts: &Parts, fit: &Fit, rng: &mut Rng, progress: &Progress) -> Result<usize> {
+/// Trains a ranker for exactly so many steps on all of `parts.train`: the served one, whose steps and calibration came from
+/// a part of the same data.
+pub fn refit(parts: &Parts, config: &Config, steps: usize, seed: u64, progress: &Progress) -> Result<Net> {
+    let mut rng = Rng::new(seed);
+    let net = Net::new(config, parts.shape, &mut rng)?;
+    fit(&net, parts, &Fit::from(config), Stop::Steps(steps), &mut rng, progress)?;
+    Ok(net)
+}
+
+/// Share of the weights' average that a step keeps.
+const MEMORY: f32 = 0.99;
+
+/// Fits a model to the training part and says after how many steps its weights came.
+pub fn fit(
+    model: &impl Model,
+    parts: &Parts,
+    fit: &Fit,
+    stop: Stop,
+    rng: &mut Rng,
+    progress: &Progress,
+) -> Result<usize> {
     let vars = model.vars();
-    let mut adam = Adam::new(&vars, fit.rate, fit.decay)?;
+    let mut adam = Adam::new(&vars, fit.rate, fit.decay, MEMORY)?;
     let mut order: Vec<usize> = (0..parts.train.len()).collect();
     let steps_a_pass = order.len().div_ceil(fit.batch);
     let check_every = steps_a_pass.div_ceil(fit.checks.max(1));
-    let (mut best, mut best_at, mut weights, mut checks) = (f64::INFINITY, 0, Vec::new(), 0);
-    let (mut steps, mut loss, mut since) = (0, 0.0, 0.0);
-    'passes: for pass in 1..=fit.epochs_max {
-        rng.shuffle(&mut order);
-        for places in order.chunks(fit.batch) {
-            loss += step(model, &mut adam, &parts.train, parts.shape, places, rng)?;
-            (steps, since) = (steps + 1, since + 1.0);
-            if steps % check_every != 0 {
-                continue;
+    let steps_max = match stop {
+        Stop::Validation => fit.epochs_max * steps_a_pass,
+        Stop::Steps(steps) => steps,
+    };
+    let mut best = Best { loss: f64::INFINITY, steps: 0, weights: Vec::new() };
+    let (mut loss, mut since) = (0.0, 0.0);
+    for steps in 1..=steps_max {
+        let from = (steps - 1) % steps_a_pass * fit.batch;
+        if from == 0 {
+            rng.shuffle(&mut order);
+        }
+        let places = &order[from..order.len().min(from + fit.batch)];
+        loss += step(model, &mut adam, &parts.train, parts.shape, places, rng)?;
+        since += 1.0;
+        if steps % check_every != 0 && steps != steps_max {
+            continue;
+        }
+        let shown = match stop {
+            Stop::Validation => {
+                adam.show_average()?;
+                let valid = best.check(model, parts, steps)?;
+                adam.show_values()?;
+                format!("  validation {valid:.4}")
             }
-            checks += 1;
-            let p: Vec<f32> = score(model, parts.shape, &parts.valid)?.into_iter().map(sigmoid).collect();
-            let valid = metrics::log_loss(&p, &parts.valid.labels);
-            let state = format!("loss {:.4}  validation {valid:.4}", loss / f64::max(since, 1.0));
-            progress.step(pass, fit.epochs_max, &state);
-            (loss, since) = (0.0, 0.0);
-            if valid < best {
-                (best, best_at) = (valid, checks);
-                weights = copy(&vars)?;
-            } else if checks - best_at >= fit.patience {
-                break 'passes;
-            }
+            Stop::Steps(_) => String::new(),
+        };
+        progress.step(steps, steps_max, &format!("loss {:.4}{shown}", loss / since));
+        (loss, since) = (0.0, 0.0);
+        if stop == Stop::Validation && steps - best.steps >= fit.patience * check_every {
+            break;
         }
     }
-    vars.iter().zip(&weights).try_for_each(|(var, weights): (&Var, &Tensor)| var.set(weights))?;
-    Ok(best_at * check_every)
+    if stop == Stop::Validation {
+        vars.iter().zip(&best.weights).try_for_each(|(var, weights): (&Var, &Tensor)| var.set(weights))?;
+        return Ok(best.steps);
+    }
+    adam.show_average()?;
+    Ok(steps_max)
 }
 
-fn copy(vars: &[Var]) -> Result<Vec<Tensor>> {
-    vars.iter().map(|var| var.as_tensor().copy()).collect()
+/// The weights with the best log-loss on validation so far.
+struct Best {
+    loss: f64,
+    steps: usize,
+    weights: Vec<Tensor>,
+}
+
+impl Best {
+    /// The log-loss on validation; the weights are kept if it is the best.
+    fn check(&mut self, model: &impl Model, parts: &Parts, steps: usize) -> Result<f64> {
+        let p: Vec<f32> = score(model, parts.shape, &parts.valid)?.into_iter().map(sigmoid).collect();
+        let loss = metrics::log_loss(&p, &parts.valid.labels);
+        if loss < self.loss {
+            self.weights = model.vars().iter().map(|var| var.as_tensor().copy()).collect::<Result<_>>()?;
+            (self.loss, self.steps) = (loss, steps);
+        }
+        Ok(loss)
+    }
 }
 
 /// One step; gives the mean log-loss of its rows.
@@ -175,13 +230,19 @@ pub fn score(model: &impl Model, shape: RowShape, rows: &Rows) -> Result<Vec<f32
 /// Rounds of Newton's method; it converges in a handful.
 const NEWTON_ROUNDS: usize = 30;
 
-/// Scale and offset with the highest likelihood (Platt, 1999), by Newton's method.
+/// Scale and offset with the highest likelihood (Platt, 1999), by Newton's method on standardized log-odds, where it cannot
+/// overshoot far.
 pub fn calibrate(logits: &[f32], labels: &[bool]) -> Platt {
-    let (mut a, mut b) = (1.0_f64, 0.0_f64);
+    let values: Vec<f64> = logits.iter().map(|&l| f64::from(l)).collect();
+    #[expect(clippy::cast_precision_loss, reason = "counts are small")]
+    let n = values.len().max(1) as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let spread = (values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n).sqrt().max(1e-6);
+    let (mut a, mut b) = (0.0_f64, 0.0_f64);
     for _ in 0..NEWTON_ROUNDS {
         let (mut ga, mut gb, mut haa, mut hab, mut hbb) = (0.0, 0.0, 1e-6, 0.0, 1e-6);
-        for (&logit, &liked) in logits.iter().zip(labels) {
-            let x = f64::from(logit);
+        for (x, &liked) in values.iter().zip(labels) {
+            let x = (x - mean) / spread;
             let p = 1.0 / (1.0 + (-(a * x + b)).exp());
             let (error, weight) = (p - if liked { 1.0 } else { 0.0 }, p * (1.0 - p));
             ga += error * x;
@@ -201,7 +262,7 @@ pub fn calibrate(logits: &[f32], labels: &[bool]) -> Platt {
         }
     }
     #[expect(clippy::cast_possible_truncation, reason = "weights are f32")]
-    Platt { scale: a as f32, offset: b as f32 }
+    Platt { scale: (a / spread) as f32, offset: (b - a * mean / spread) as f32 }
 }
 
 #[cfg(test)]
@@ -219,6 +280,10 @@ mod tests {
             labels.push(rng.uniform() < f64::from(sigmoid(0.5 * logit - 0.4)));
             logits.push(logit);
         }
+        // Far from the middle, where a plain Newton step from 0 would overshoot.
+        let moved: Vec<f32> = logits.iter().map(|l| l + 9.0).collect();
+        let platt = calibrate(&moved, &labels);
+        assert!((platt.scale - 0.5).abs() < 0.04 && (platt.offset + 4.9).abs() < 0.4, "{platt:?}");
         let platt = calibrate(&logits, &labels);
         assert!((platt.scale - 0.5).abs() < 0.04 && (platt.offset + 0.4).abs() < 0.04, "{platt:?}");
         let p: Vec<f32> = logits.iter().map(|&l| platt.probability(l)).collect();

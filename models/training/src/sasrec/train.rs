@@ -38,7 +38,7 @@ const SCORE_ROWS: usize = 128;
 pub fn train(split: &Split, config: &Config, stop: Stop, seed: u64, progress: &Progress) -> Result<Trained> {
     let mut rng = Rng::new(seed);
     let net = Net::new(config, split.items, &mut rng)?;
-    let mut adam = Adam::new(&net.vars(), config.rate, config.decay)?;
+    let mut adam = Adam::new(&net.vars(), config.rate, config.decay, config.memory)?;
     let histories: Vec<Vec<u32>> = split.cases.iter().map(|case| material(case, stop)).collect();
     let epochs_max = match stop {
         Stop::Validation => config.epochs_max,
@@ -49,7 +49,10 @@ pub fn train(split: &Split, config: &Config, stop: Stop, seed: u64, progress: &P
     for epoch in 1..=epochs_max {
         let loss = one_epoch(&net, &mut adam, &histories, &mut steps, &mut rng)?;
         let valid = match stop {
-            Stop::Validation => Some(validate(&net, split)?),
+            Stop::Validation => {
+                adam.show_average()?;
+                Some(validate(&net, split)?)
+            }
             Stop::Epochs(_) => None,
         };
         let shown = valid.map_or_else(String::new, |v| format!("  validation NDCG@{K} {v:.4}"));
@@ -59,8 +62,10 @@ pub fn train(split: &Split, config: &Config, stop: Stop, seed: u64, progress: &P
             if epoch - best.epoch >= config.patience {
                 break;
             }
+            adam.show_values()?;
         }
     }
+    adam.show_average()?;
     let (epochs, ndcg_at_10) = match stop {
         Stop::Validation => (best.restore(&net)?, Some(best.ndcg)),
         Stop::Epochs(epochs) => (epochs, None),
