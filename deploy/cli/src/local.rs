@@ -135,6 +135,18 @@ impl Deployment {
         Ok(())
     }
 
+    /// Sets a setting for every node that is started from now on.
+    pub fn override_node(&mut self, path: &str, value: toml::Value) {
+        self.options.overrides.node.push((path.to_owned(), value));
+    }
+
+    /// Starts the next founder of a PoP that was started with fewer nodes than it is to have.
+    pub fn found_node(&mut self, node: NodeId) -> anyhow::Result<()> {
+        self.options.nodes = self.options.nodes.max(node.0);
+        self.add_ports(node)?;
+        self.start_node(node)
+    }
+
     /// Starts a node that is not a founder: it waits to be joined.
     pub fn start_new_node(&mut self, node: NodeId) -> anyhow::Result<()> {
         anyhow::ensure!(!self.ports.contains_key(&node), "node {node} is there already");

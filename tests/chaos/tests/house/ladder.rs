@@ -1,0 +1,87 @@
+//! The ladder: a table of allowed dependencies, and of the only crates that may name a foreign one. Direction cannot rot
+//! silently.
+
+use std::collections::BTreeMap;
+
+use toml::Table;
+
+use super::root;
+
+/// Crate, folder, and which of ours it may depend on. `service` may be used by every deployed process.
+const ALLOWED: &[(&str, &str, &[&str])] = &[
+    ("proto", "proto", &[]),
+    ("transport", "proto/transport", &["proto"]),
+    ("inference", "models/runtime", &["proto"]),
+    ("dataset", "models/dataset", &["proto"]),
+    ("training", "models/training", &["proto", "inference", "dataset"]),
+    ("edge-store", "edge-node/store", &["proto", "transport"]),
+    ("edge-serving", "edge-node/serving", &["proto", "inference"]),
+    ("edge-uplink", "edge-node/uplink", &["proto", "transport"]),
+    (
+        "edge-node",
+        "edge-node",
+        &["proto", "transport", "inference", "edge-store", "edge-serving", "edge-uplink", "service"],
+    ),
+    ("cloud-storage", "cloud/storage", &["proto"]),
+    ("cloud-registry", "cloud/registry", &["proto", "inference", "cloud-storage"]),
+    ("cloud", "cloud", &["proto", "transport", "inference", "cloud-storage", "cloud-registry", "service"]),
+    ("client-sdk", "client-sdk", &["proto", "transport"]),
+    ("service", "deploy/service", &[]),
+    ("rockpool", "deploy/cli", &["proto", "transport", "dataset", "client-sdk", "service"]),
+    ("workspace-hack", "deploy/workspace-hack", &[]),
+    ("chaos", "tests/chaos", &[]),
+];
+
+/// Foreign crates that only one of ours may name.
+const KEPT_APART: &[(&str, &str)] = &[
+    ("quinn", "transport"),
+    ("quinn-proto", "transport"),
+    ("rustls", "transport"),
+    ("rcgen", "transport"),
+    ("ort", "inference"),
+    ("openraft", "edge-store"),
+    ("raft-log", "edge-store"),
+    ("sled", "edge-store"),
+    ("sqlx", "cloud-storage"),
+    ("bincode", "proto"),
+    ("candle-core", "training"),
+    ("parquet", "dataset"),
+];
+
+fn manifest(folder: &str) -> Table {
+    let path = root().join(folder).join("Cargo.toml");
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).parse().unwrap()
+}
+
+fn dependencies(manifest: &Table) -> Vec<String> {
+    let table = manifest.get("dependencies").and_then(|value| value.as_table());
+    table.into_iter().flat_map(|table| table.keys().cloned()).collect()
+}
+
+#[test]
+fn every_crate_depends_only_on_what_the_ladder_allows() {
+    let workspace = manifest(".");
+    let members = workspace["workspace"]["members"].as_array().unwrap();
+    let folders: Vec<&str> = members.iter().map(|member| member.as_str().unwrap()).collect();
+    let listed: BTreeMap<_, _> = ALLOWED.iter().map(|(name, folder, allowed)| (*name, (*folder, *allowed))).collect();
+    assert_eq!(folders.len(), listed.len(), "a crate of the workspace is not on the ladder: {folders:?}");
+    for (name, (folder, allowed)) in &listed {
+        assert!(folders.contains(folder), "{folder} is not in the workspace");
+        let manifest = manifest(folder);
+        assert_eq!(manifest["package"]["name"].as_str(), Some(*name), "{folder}");
+        for dependency in dependencies(&manifest) {
+            let ours = listed.contains_key(dependency.as_str()) && dependency != "workspace-hack";
+            assert!(!ours || allowed.contains(&dependency.as_str()), "{name} must not depend on {dependency}");
+        }
+    }
+}
+
+#[test]
+fn heavy_and_foreign_crates_are_named_in_one_place() {
+    for (name, folder, _) in ALLOWED.iter().filter(|(name, ..)| *name != "workspace-hack") {
+        for dependency in dependencies(&manifest(folder)) {
+            let owner = KEPT_APART.iter().find(|(foreign, _)| *foreign == dependency).map(|(_, owner)| *owner);
+            assert!(owner.is_none_or(|owner| owner == *name), "{name} names {dependency}: only {} may", owner.unwrap());
+        }
+    }
+}

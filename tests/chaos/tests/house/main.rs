@@ -1,0 +1,10 @@
+//! The rules of the house, checked on the source: who may depend on whom, and how files are written.
+
+mod ladder;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}

@@ -1,0 +1,9 @@
+//! Real processes on this machine: a cloud and a PoP, killed, cut off and lied to.
+//!
+//! Each test starts a deployment of its own in a temporary folder. One runs at a time: they share two cores.
+
+mod bundles;
+mod faults;
+mod frames;
+mod members;
+mod support;
