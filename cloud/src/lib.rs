@@ -1,1 +1,20 @@
-//! cloud
+//! The control plane: events come up from the PoPs, bundles go down to them, people steer. See ARCHITECTURE.md for the
+//! picture.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`server`] | the composition root |
+//! | [`uplink`] | the nodes' door: QUIC with mutual TLS |
+//! | [`api`] | the people's door: HTTP and JSON with an admin token |
+//! | [`health`] | whether the cloud can serve |
+//! | [`metrics`] | what it counts |
+//!
+//! What is kept is in `cloud-storage`; what may be published is decided in `cloud-registry`.
+
+pub mod api;
+pub mod clock;
+pub mod config;
+pub mod health;
+pub mod metrics;
+pub mod server;
+pub mod uplink;

@@ -9,18 +9,18 @@ mod rows;
 use cloud_storage::{Config, Storage};
 use proto::{AnswerId, Event, EventId, EventKind, ItemId, PopId, SlotId, TraceId, UserId, VisitorId};
 
-pub const NOW_MS: u64 = 1_760_000_000_000;
+pub(crate) const NOW_MS: u64 = 1_760_000_000_000;
 
-pub async fn open(folder: &tempfile::TempDir) -> Storage {
+pub(crate) async fn open(folder: &tempfile::TempDir) -> Storage {
     Storage::open(folder.path(), &Config::default()).await.unwrap()
 }
 
-pub fn pop(name: &str) -> PopId {
+pub(crate) fn pop(name: &str) -> PopId {
     PopId::new(name).unwrap()
 }
 
 /// Event number `n`: the same number gives the same event, with an id of its own.
-pub fn event(n: u64) -> Event {
+pub(crate) fn event(n: u64) -> Event {
     let item = ItemId::new(format!("item-{}", n % 1_682)).unwrap();
     let slot = SlotId::new("home").unwrap();
     let id = |tag: u64| uuid::Builder::from_unix_timestamp_millis(NOW_MS + n, &mix(n, tag)).into_uuid();
@@ -39,7 +39,7 @@ pub fn event(n: u64) -> Event {
     }
 }
 
-pub fn events(numbers: std::ops::Range<u64>) -> Vec<Event> {
+pub(crate) fn events(numbers: std::ops::Range<u64>) -> Vec<Event> {
     numbers.map(event).collect()
 }
 

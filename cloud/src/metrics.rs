@@ -1,0 +1,124 @@
+//! What the cloud counts, under `rockpool_cloud_`.
+
+use std::time::Duration;
+
+use cloud_storage::Appended;
+use prometheus::core::Collector;
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, exponential_buckets,
+};
+
+/// What the nodes' door counts.
+#[derive(Debug, Clone)]
+pub struct UplinkMetrics {
+    events: IntCounterVec,
+    known: IntCounter,
+    batches: IntCounterVec,
+    append_seconds: HistogramVec,
+    requests: IntCounterVec,
+    /// Connections of nodes now.
+    pub links: IntGauge,
+    /// The newest revision.
+    pub revision: IntGauge,
+}
+
+impl UplinkMetrics {
+    /// Registers all of them.
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let metrics = Self {
+            events: counters("events_total", "Events counted for the first time, by kind", &["kind"])?,
+            known: IntCounter::new(
+                name("events_known_total"),
+                "Events that came again, or were known from another PoP",
+            )?,
+            batches: counters(
+                "append_batches_total",
+                "Batches by outcome: stored, or the error's code (out_of_order: a gap)",
+                &["outcome"],
+            )?,
+            append_seconds: seconds("append_seconds", "From a batch's arrival to its outcome", &["outcome"])?,
+            requests: counters(
+                "uplink_requests_total",
+                "Requests of nodes by kind and outcome: ok, or the error's code",
+                &["request", "outcome"],
+            )?,
+            links: IntGauge::new(name("uplink_links"), "Connections of nodes now")?,
+            revision: IntGauge::new(name("revision"), "The newest revision")?,
+        };
+        register(registry, &metrics.events)?;
+        register(registry, &metrics.known)?;
+        register(registry, &metrics.batches)?;
+        register(registry, &metrics.append_seconds)?;
+        register(registry, &metrics.requests)?;
+        register(registry, &metrics.links)?;
+        register(registry, &metrics.revision)?;
+        Ok(metrics)
+    }
+
+    /// A batch was stored.
+    pub fn appended(&self, appended: &Appended) {
+        for (kind, n) in &appended.counted {
+            self.events.with_label_values(&[kind.as_str()]).inc_by(*n);
+        }
+        self.known.inc_by(appended.known);
+    }
+
+    /// A batch was stored or refused.
+    pub fn batch(&self, outcome: &str, took: Duration) {
+        self.batches.with_label_values(&[outcome]).inc();
+        self.append_seconds.with_label_values(&[outcome]).observe(took.as_secs_f64());
+    }
+
+    /// A request was answered.
+    pub fn request(&self, request: &str, outcome: &str) {
+        self.requests.with_label_values(&[request, outcome]).inc();
+    }
+}
+
+/// What the people's door counts.
+#[derive(Debug, Clone)]
+pub struct ApiMetrics {
+    requests: IntCounterVec,
+    seconds: HistogramVec,
+}
+
+impl ApiMetrics {
+    /// Registers all of them.
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let metrics = Self {
+            requests: counters(
+                "api_requests_total",
+                "Requests of the control API",
+                &["method", "route", "status"],
+            )?,
+            seconds: seconds("api_seconds", "Time to answer a request of the control API", &["method", "route"])?,
+        };
+        register(registry, &metrics.requests)?;
+        register(registry, &metrics.seconds)?;
+        Ok(metrics)
+    }
+
+    /// A request was answered. `route` is its pattern, so that there are only as many as routes.
+    pub fn answered(&self, method: &str, route: &str, status: u16, took: Duration) {
+        self.requests.with_label_values(&[method, route, &status.to_string()]).inc();
+        self.seconds.with_label_values(&[method, route]).observe(took.as_secs_f64());
+    }
+}
+
+fn name(name: &str) -> String {
+    format!("rockpool_cloud_{name}")
+}
+
+fn counters(of: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+    IntCounterVec::new(Opts::new(name(of), help), labels)
+}
+
+fn seconds(of: &str, help: &str, labels: &[&str]) -> prometheus::Result<HistogramVec> {
+    // 0.5 ms to 16 s.
+    let buckets = exponential_buckets(0.0005, 2.0, 16)?;
+    HistogramVec::new(HistogramOpts::new(name(of), help).buckets(buckets), labels)
+}
+
+fn register(registry: &Registry, metric: &(impl Collector + Clone + 'static)) -> prometheus::Result<()> {
+    registry.register(Box::new(metric.clone()))
+}

@@ -1,0 +1,202 @@
+//! The composition root: what the cloud is made of, in the order in which it starts, and the other way round at its end.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use cloud_registry::Registry;
+use cloud_storage::Storage;
+use inference::{Engine, EngineKind};
+use serde::{Deserialize, Serialize};
+use service::shutdown::Shutdown;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use transport::pki::{Credentials, Trust};
+use transport::quic::{QuicListener, Settings};
+use transport::{Door, Listener};
+
+use crate::api::{self, Api};
+use crate::clock::now_ms;
+use crate::config::Config;
+use crate::health::Health;
+use crate::metrics::{ApiMetrics, UplinkMetrics};
+use crate::uplink::UplinkDoor;
+
+/// How often the newest bundle is looked at for renewal.
+const RENEW_EVERY_MS: u64 = 60 * 60 * 1000;
+/// How much longer than `uplink.drain_ms` the whole shutdown may take.
+const SHUTDOWN_GRACE_MS: u64 = 10_000;
+
+/// Where the cloud listens, as written to `addresses.json` in its folder: ports that were 0 are known here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addresses {
+    /// QUIC for nodes.
+    pub uplink: String,
+    /// HTTP for people's tools.
+    pub api: String,
+    /// HTTP for metrics, liveness, readiness.
+    pub admin: String,
+}
+
+/// A running cloud.
+#[derive(Debug)]
+pub struct Server {
+    /// Where it listens.
+    pub addresses: Addresses,
+    shutdown: Shutdown,
+    tasks: JoinSet<anyhow::Result<()>>,
+    deadline: Duration,
+    storage: Storage,
+    /// Held for as long as the process lives: two clouds in one folder would not know of each other's bundles.
+    _lock: File,
+}
+
+/// Runs the cloud until shutdown. `token` is the admin token, if the environment gives one.
+pub async fn run(config: Config, token: Option<String>, shutdown: Shutdown) -> anyhow::Result<()> {
+    Server::start(config, token, shutdown).await?.join().await
+}
+
+impl Server {
+    /// Starts everything; returns once all doors are open.
+    pub async fn start(config: Config, token: Option<String>, shutdown: Shutdown) -> anyhow::Result<Self> {
+        let lock = claim(&config.dir)?;
+        let metrics = prometheus::Registry::new();
+        let uplink_metrics = UplinkMetrics::new(&metrics)?;
+        let api_metrics = ApiMetrics::new(&metrics)?;
+        let health = Health::default();
+
+        let storage = Storage::open(&config.dir, &config.storage).await?;
+        let engines = engines(&config);
+        let key = &config.models.signing_key;
+        let registry = Registry::open(storage.clone(), key, engines, config.registry).await?;
+        service::files::publish(&config.dir.join("signing.pub"), registry.public_key().to_string().as_bytes())?;
+
+        let listener = bind_uplink(&config)?;
+        let (api_listener, api_address) = bind(config.api.listen).await?;
+        let (admin_listener, admin_address) = bind(config.admin.listen).await?;
+        let addresses = Addresses {
+            uplink: listener.local_address(),
+            api: api_address.to_string(),
+            admin: admin_address.to_string(),
+        };
+
+        let door = UplinkDoor::new(&config.uplink, storage.clone(), registry.clone(), uplink_metrics);
+        let token = api::token(token, &config.api.token)?;
+        let api = Api::new(&config.api, token, storage.clone(), registry.clone(), health.clone(), api_metrics);
+        let admin = service::admin::router(metrics, readiness(&health));
+
+        let mut tasks = JoinSet::new();
+        tasks.spawn(door.run(listener, shutdown.clone()));
+        tasks.spawn(api::serve(api, api_listener, config.api.connections_max, shutdown.clone()));
+        tasks.spawn(serve_admin(admin_listener, admin, shutdown.clone()));
+        tasks.spawn(renew(registry, shutdown.clone()));
+        tasks.spawn(watch(health, storage.clone(), shutdown.clone()));
+
+        service::files::publish(&config.dir.join("addresses.json"), &serde_json::to_vec_pretty(&addresses)?)?;
+        tracing::info!(?addresses, dir = %config.dir.display(), "cloud is up");
+        let deadline = Duration::from_millis(config.uplink.drain_ms + SHUTDOWN_GRACE_MS);
+        Ok(Self { addresses, shutdown, tasks, deadline, storage, _lock: lock })
+    }
+
+    /// Waits for the shutdown, or for a part that fails, which ends the others too. Requests in flight are finished, then
+    /// the storage is closed.
+    pub async fn join(mut self) -> anyhow::Result<()> {
+        let first = tokio::select! {
+            () = self.shutdown.cancelled() => Ok(()),
+            Some(ended) = self.tasks.join_next() => flatten(ended).and_then(|()| {
+                if self.shutdown.is_cancelled() { Ok(()) } else { Err(anyhow::anyhow!("a part ended by itself")) }
+            }),
+        };
+        self.shutdown.cancel();
+        let rest = async {
+            let mut outcome = Ok(());
+            while let Some(ended) = self.tasks.join_next().await {
+                outcome = outcome.and(flatten(ended));
+            }
+            outcome
+        };
+        let rest = tokio::time::timeout(self.deadline, rest).await;
+        self.tasks.shutdown().await;
+        self.storage.close().await;
+        tracing::info!("cloud is down");
+        first.and(rest.unwrap_or_else(|_| Err(anyhow::anyhow!("the shutdown took too long and was cut short"))))
+    }
+}
+
+fn flatten(ended: Result<anyhow::Result<()>, tokio::task::JoinError>) -> anyhow::Result<()> {
+    ended.context("a part of the cloud panicked")?
+}
+
+/// Makes the folder, and takes it for this process.
+fn claim(dir: &Path) -> anyhow::Result<File> {
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let path = dir.join("lock");
+    let lock = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    lock.try_lock().with_context(|| format!("another cloud runs in {}", dir.display()))?;
+    Ok(lock)
+}
+
+/// What is published must load in every runtime that an edge may have: ONNX Runtime where it is found, and tract.
+fn engines(config: &Config) -> Vec<Engine> {
+    let library = &config.models.onnxruntime;
+    let chosen = Engine::choose((!library.as_os_str().is_empty()).then_some(library.as_path()));
+    tracing::info!("bundles are validated in: {}", chosen.describe());
+    match chosen.kind() {
+        EngineKind::Tract => vec![chosen],
+        EngineKind::Ort => vec![chosen, Engine::tract()],
+    }
+}
+
+fn bind_uplink(config: &Config) -> anyhow::Result<Arc<dyn Listener>> {
+    let credentials = Credentials::read(&config.tls.certificate, &config.tls.key)?;
+    let trust = Trust::read(&config.tls.ca)?;
+    let settings = Settings {
+        max_connections: config.uplink.connections_max,
+        max_bidi_streams: config.uplink.streams_max,
+        connection_age_max_ms: config.uplink.connection_age_max_ms,
+        drain_ms: config.uplink.drain_ms,
+        ..Settings::peers()
+    };
+    Ok(Arc::new(QuicListener::bind(config.uplink.listen, Door::Uplink, &credentials, &trust, &settings)?))
+}
+
+async fn bind(address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+fn readiness(health: &Health) -> service::admin::Readiness {
+    let health = health.clone();
+    Arc::new(move || health.check())
+}
+
+async fn serve_admin(listener: TcpListener, router: axum::Router, shutdown: Shutdown) -> anyhow::Result<()> {
+    service::admin::serve(listener, router, shutdown).await.context("the admin port failed")
+}
+
+async fn watch(health: Health, storage: Storage, shutdown: Shutdown) -> anyhow::Result<()> {
+    health.watch(storage, shutdown).await;
+    Ok(())
+}
+
+/// Publishes the newest contents again before their manifest expires.
+async fn renew(registry: Registry, shutdown: Shutdown) -> anyhow::Result<()> {
+    let mut ticks = tokio::time::interval(Duration::from_millis(RENEW_EVERY_MS));
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            _ = ticks.tick() => match registry.renew_if_due(now_ms()).await {
+                Ok(None) => {}
+                Ok(Some(view)) => tracing::info!(revision = %view.revision, "renewed the newest bundle"),
+                Err(error) => tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot renew the newest bundle: edges refuse it once it has expired"
+                ),
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The people's door over real HTTP.
+
+use cloud::server::{Addresses, Server};
+use inference::testing;
+use proto::Code;
+use proto::bundle::ArtifactKind;
+use proto::control::{AuditView, BundleView, Problem};
+use service::shutdown::Shutdown;
+
+use crate::{Cloud, Deployment, TOKEN, files, read_json};
+
+async fn problem(response: reqwest::Response) -> Problem {
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    let status = response.status().as_u16();
+    let problem: Problem = response.json().await.unwrap();
+    assert_eq!(problem.status, status);
+    problem
+}
+
+async fn audit(cloud: &Cloud) -> Vec<(String, String)> {
+    let lines: Vec<AuditView> = cloud.read("/v1/audit?limit=100").await;
+    assert!(lines.iter().all(|line| line.who == "admin@127.0.0.1"));
+    lines.into_iter().map(|line| (line.what, line.detail)).collect()
+}
+
+#[tokio::test]
+async fn nothing_is_said_or_done_without_the_token() {
+    let deployment = Deployment::new();
+    let cloud = deployment.start().await;
+    let document: serde_json::Value = cloud.read("/openapi.json").await;
+    let mut asked = 0;
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        if !path.starts_with("/v1/") {
+            continue;
+        }
+        for method in operations.as_object().unwrap().keys() {
+            let method: reqwest::Method = method.to_uppercase().parse().unwrap();
+            let url = cloud.url(&path.replace("{pop}", "fra").replace("{revision}", "1"));
+            for token in [None, Some(""), Some("wrong"), Some("a-token-for-tests-onlx")] {
+                let request = cloud.http.request(method.clone(), &url);
+                let request = if let Some(token) = token { request.bearer_auth(token) } else { request };
+                let response = request.send().await.unwrap();
+                assert_eq!(response.status(), 401, "{method} {url} {token:?}");
+                assert_eq!(response.headers()["www-authenticate"], "Bearer");
+                assert_eq!(problem(response).await.code, Code::Unauthenticated);
+                asked += 1;
+            }
+        }
+    }
+    assert!(asked >= 40);
+    assert!(audit(&cloud).await.is_empty());
+    for path in ["/healthz", "/openapi.json"] {
+        assert_eq!(cloud.http.get(cloud.url(path)).send().await.unwrap().status(), 200);
+    }
+    cloud.stop().await;
+}
+
+#[tokio::test]
+async fn bundles_are_published_shown_rolled_back_and_audited() {
+    let deployment = Deployment::new();
+    let cloud = deployment.start().await;
+    let first = cloud.publish(&files(1)).await;
+    let second = cloud.publish(&files(2)).await;
+    assert_eq!((first.revision.0, second.revision.0), (1, 2));
+    let response = cloud.post("/v1/bundles/1/rollback?note=fewer%20clicks", "").await;
+    assert_eq!(response.status(), 200);
+    let third: BundleView = response.json().await.unwrap();
+    assert_eq!((third.revision.0, third.rollback_of, &third.note[..]), (3, Some(first.revision), "fewer clicks"));
+    assert_eq!(third.artifacts, first.artifacts);
+    let list: Vec<BundleView> = cloud.read("/v1/bundles?limit=2").await;
+    assert_eq!(list, [third.clone(), second]);
+    assert_eq!(cloud.read::<BundleView>("/v1/bundles/3").await, third);
+    assert_eq!(problem(cloud.get("/v1/bundles/4").await).await.code, Code::NotFound);
+    assert_eq!(problem(cloud.post("/v1/bundles/3/rollback", "").await).await.code, Code::Conflict);
+    assert_eq!(problem(cloud.post("/v1/bundles/9/rollback", "").await).await.code, Code::NotFound);
+    let lines = audit(&cloud).await;
+    let of = |what: &str| lines.iter().filter(|line| line.0 == what).collect::<Vec<_>>();
+    assert_eq!(of("artifact.store").len(), 12);
+    assert_eq!(of("bundle.publish").len(), 2);
+    let rollbacks = of("bundle.rollback");
+    assert!(rollbacks[0].1.contains("refused: not_found"), "{rollbacks:?}");
+    assert!(rollbacks[1].1.contains("refused: conflict"), "{rollbacks:?}");
+    assert!(rollbacks[2].1.starts_with("revision 3"), "{rollbacks:?}");
+    let metrics = cloud.metrics().await;
+    let line = "rockpool_cloud_api_requests_total{method=\"POST\",route=\"/v1/bundles\",status=\"200\"} 2";
+    assert!(metrics.contains(line), "{metrics}");
+    assert!(metrics.contains("rockpool_cloud_revision 3"), "{metrics}");
+    cloud.stop().await;
+}
+
+#[tokio::test]
+async fn hostile_artifacts_are_refused_with_a_reason() {
+    let deployment = Deployment::new();
+    let cloud = deployment.start_with(&[("CLOUD__STORAGE__ARTIFACT_BYTES_MAX", "1000000")]).await;
+    let unknown = cloud.post("/v1/artifacts?kind=trojan", "x").await;
+    assert_eq!(problem(unknown).await.code, Code::Malformed);
+    let digest = "0".repeat(64);
+    let wrong = cloud.post(&format!("/v1/artifacts?kind=rules&digest={digest}"), "{}").await;
+    let wrong = problem(wrong).await;
+    assert_eq!(wrong.code, Code::Invalid);
+    assert!(wrong.detail.contains(&digest), "{}", wrong.detail);
+    // Said by Content-Length, and not said at all.
+    let large = vec![b' '; 1_000_001];
+    let known = cloud.post("/v1/artifacts?kind=rules", large.clone()).await;
+    assert_eq!(problem(known).await.code, Code::TooLarge);
+    let chunks = large.chunks(250_000).map(|chunk| Ok::<_, std::io::Error>(chunk.to_vec())).collect::<Vec<_>>();
+    let streamed = reqwest::Body::wrap_stream(futures::stream::iter(chunks));
+    let streamed = cloud.post("/v1/artifacts?kind=rules", streamed).await;
+    assert_eq!(problem(streamed).await.code, Code::TooLarge);
+    // A model that scores 7 items, with a card that promises 20.
+    let mut files = files(1);
+    let mut model = testing::retrieval(&testing::catalog(20), 1);
+    model.set_onnx(testing::retrieval(&testing::catalog(7), 1).onnx);
+    files.insert(ArtifactKind::RetrievalCard, model.card_json());
+    files.insert(ArtifactKind::RetrievalModel, model.onnx);
+    let bundle = cloud.upload(&files).await;
+    let refused = cloud.post("/v1/bundles", bundle.to_string()).await;
+    assert_eq!(refused.status(), 422);
+    let refused = problem(refused).await;
+    assert!(refused.detail.contains("RetrievalModel"), "{}", refused.detail);
+    assert!(cloud.read::<Vec<BundleView>>("/v1/bundles").await.is_empty());
+    let lines = audit(&cloud).await;
+    assert_eq!(lines.iter().filter(|(what, detail)| what == "artifact.store" && detail.contains("refused")).count(), 3);
+    assert!(lines[0].1.contains("refused: invalid"), "{:?}", lines[0]);
+    cloud.stop().await;
+}
+
+#[tokio::test]
+async fn wrong_requests_get_problems() {
+    let deployment = Deployment::new();
+    let cloud = deployment.start_with(&[("CLOUD__API__BODY_BYTES_MAX", "1000")]).await;
+    let wrong = [
+        (cloud.get("/v1/nothing").await, 404, Code::NotFound),
+        (cloud.get("/v1/artifacts").await, 405, Code::Invalid),
+        (cloud.get("/v1/events?trace=xyz").await, 400, Code::Malformed),
+        (cloud.get("/v1/events?limit=-1").await, 400, Code::Malformed),
+        (cloud.get("/v1/events?colour=red").await, 400, Code::Malformed),
+        (cloud.get("/v1/bundles/latest").await, 400, Code::Malformed),
+        (cloud.post("/v1/bundles", "{").await, 400, Code::Malformed),
+        (cloud.post("/v1/bundles", "{}").await, 422, Code::Invalid),
+        (cloud.post("/v1/bundles", format!("[{}]", "1,".repeat(1_000))).await, 413, Code::TooLarge),
+    ];
+    for (response, status, code) in wrong {
+        let url = response.url().to_string();
+        assert_eq!(response.status(), status, "{url}");
+        assert_eq!(problem(response).await.code, code, "{url}");
+    }
+    cloud.stop().await;
+}
+
+#[tokio::test]
+async fn answers_carry_the_request_id_and_readiness_follows_the_storage() {
+    let deployment = Deployment::new();
+    let cloud = deployment.start().await;
+    let request = cloud.http.get(cloud.url("/healthz")).header("x-request-id", "abc-123");
+    assert_eq!(request.send().await.unwrap().headers()["x-request-id"], "abc-123");
+    assert_eq!(cloud.get("/healthz").await.headers()["x-request-id"].len(), 36);
+    let admin = cloud.server.addresses.admin.clone();
+    for url in [cloud.url("/readyz"), format!("http://{admin}/readyz")] {
+        let ready = async {
+            while cloud.http.get(&url).send().await.unwrap().status() != 200 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(crate::PATIENCE, ready).await.unwrap();
+    }
+    cloud.stop().await;
+}
+
+#[tokio::test]
+async fn addresses_are_written_down_and_a_folder_has_one_cloud() {
+    let deployment = Deployment::new();
+    let cloud = deployment.start().await;
+    let written: Addresses = read_json(&deployment.dir().join("addresses.json"));
+    assert_eq!(written, cloud.server.addresses);
+    let variables = deployment.variables(&[]).into_iter();
+    let config = cloud::config::Config::from_sources(None, variables).unwrap();
+    let error = Server::start(config, Some(TOKEN.into()), Shutdown::new()).await.unwrap_err();
+    assert!(format!("{error:#}").contains("another cloud"), "{error:#}");
+    cloud.stop().await;
+    deployment.start().await.stop().await;
+}
