@@ -24,3 +24,5 @@ pub mod recipe;
 pub mod rng;
 pub mod sasrec;
 pub mod split;
+#[cfg(test)]
+mod testing;

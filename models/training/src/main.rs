@@ -1,6 +1,7 @@
 //! `rockpool-train`: trains the models of a data set, and measures them on published protocols.
 
 use std::fs;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -89,14 +90,34 @@ fn schema() -> String {
     format!("Your own data:\n\n{}", dataset::files::SCHEMA)
 }
 
+/// The matrices here are small: more threads a product make it slower (measured), and take cores from the other half of the
+/// evaluation. candle reads this variable when it first multiplies.
+const THREADS: &str = "RAYON_NUM_THREADS";
+
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    let cli = Cli::parse();
+    if std::env::var_os(THREADS).is_none() {
+        return with_one_thread();
+    }
+    match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&format!("rockpool-train: {error:#}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Becomes the same program with the variable set, as setting it in a running process is unsound.
+fn with_one_thread() -> ExitCode {
+    let error = match std::env::current_exe() {
+        Ok(program) => {
+            std::process::Command::new(program).args(std::env::args_os().skip(1)).env(THREADS, "1").exec()
+        }
+        Err(error) => error,
+    };
+    say(&format!("rockpool-train: cannot start itself with {THREADS}=1: {error}"));
+    ExitCode::FAILURE
 }
 
 fn run(command: Command) -> anyhow::Result<()> {

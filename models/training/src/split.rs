@@ -166,3 +166,60 @@ fn unseen(met: &[u32], items: usize, rng: &mut Rng) -> Vec<u32> {
     others.truncate(len);
     others
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{ITEMS, circles};
+
+    #[test]
+    fn leave_one_out_holds_out_the_last_two() {
+        let mut data = circles(10, 12);
+        // Meeting an item again changes nothing: the first time counts.
+        let again = dataset::Interaction { at_ms: u64::MAX, ..data.interactions[0] };
+        data.interactions.push(again);
+        let vocabulary = Vocabulary::new(&data, 1, 1000);
+        let split = leave_one_out(&data, &vocabulary);
+        for (case, history) in split.cases.iter().zip(vocabulary.histories(&data)) {
+            let (n, different) = (history.len(), history.iter().collect::<HashSet<_>>().len());
+            assert_eq!(n, different);
+            assert_eq!(case.train, history[..n - 2]);
+            assert_eq!(case.valid, Some((history[n - 2], n - 2)));
+            assert_eq!(case.test, Some(history[n - 1]));
+            assert_eq!(case.known(), history[..n - 1]);
+        }
+        let whole: usize = whole(&data, &vocabulary).cases.iter().map(|case| case.train.len()).sum();
+        assert_eq!(whole, vocabulary.histories(&data).iter().map(Vec::len).sum::<usize>());
+    }
+
+    #[test]
+    fn negatives_were_never_met_and_validation_keeps_its_place() {
+        let data = circles(10, 25);
+        let vocabulary = Vocabulary::new(&data, SAMPLED_ITEM_MIN, 1000);
+        let split = sampled(&data, &vocabulary, 3);
+        assert_eq!(split.cases.len(), 10);
+        let mut moved = 0;
+        for (case, history) in split.cases.iter().zip(vocabulary.histories(&data)) {
+            let negatives: HashSet<u32> = case.negatives.iter().copied().collect();
+            assert_eq!(negatives.len(), vocabulary.len() - history.len());
+            assert!(history.iter().all(|item| !negatives.contains(item)));
+            assert_eq!(case.known(), history[..history.len() - 1]);
+            moved += usize::from(case.valid.unwrap().1 != history.len() - 2);
+        }
+        assert!(moved > 5, "the validation item is a random one, not the last: {moved}");
+        assert!(sampled(&circles(10, 15), &vocabulary, 3).cases.is_empty(), "fewer than 20 interactions");
+    }
+
+    #[test]
+    fn a_vocabulary_keeps_the_most_frequent_items() {
+        let data = circles(30, 25);
+        let counts = data.item_counts();
+        let few = Vocabulary::new(&data, 1, 7);
+        assert_eq!(few.len(), 7);
+        let rarest = few.items.iter().map(|&item| counts[item as usize]).min().unwrap();
+        let kept = |item: u32| few.index(item).is_some();
+        assert!((0..ITEMS).filter(|&item| !kept(item)).all(|item| counts[item as usize] <= rarest));
+        assert_eq!(few.ids(&data)[3], data.items[few.items[3] as usize].id);
+        assert!(few.histories(&data).iter().flatten().all(|&item| item < 7));
+    }
+}

@@ -12,7 +12,10 @@ pub fn render(report: &Report) -> String {
     }
     let _ = writeln!(out, "data {}, models run by {}\n", report.data, report.engine);
     ranking(&mut out, "RETRIEVAL, full ranking", &report.retrieval.full);
-    ranking(&mut out, "RETRIEVAL, 99 sampled negatives", &report.retrieval.sampled99);
+    match &report.retrieval.sampled99 {
+        Some(sampled) => ranking(&mut out, "RETRIEVAL, 99 sampled negatives", sampled),
+        None => out.push_str("RETRIEVAL, 99 sampled negatives: no visitor has 20 interactions, as it demands\n\n"),
+    }
     match &report.ctr {
         Some(ctr) => clicks(&mut out, ctr),
         None => out.push_str("RANKER: the data has no ratings, so there is no ranker\n"),

@@ -329,3 +329,6 @@ fn field_values(values: &[&str]) -> Option<FieldValues> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -268,6 +268,31 @@ pub fn calibrate(logits: &[f32], labels: &[bool]) -> Platt {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ranker::baselines;
+    use crate::ranker::rows::{EVALUATION, parts};
+    use crate::split::Vocabulary;
+    use crate::testing::circles;
+
+    #[test]
+    fn it_learns_whose_half_is_whose() {
+        let data = circles(150, 40);
+        let parts = parts(&data, &Vocabulary::new(&data, 1, 1000), EVALUATION).unwrap();
+        let config = Config { rate: 2e-3, epochs_max: 6, ..Config::default() };
+        let trained = train(&parts, &config, 1, &Progress::quiet()).unwrap();
+        let logits = score(&trained.net, parts.shape, &parts.test).unwrap();
+        // All items are equally popular, so their means tell nothing; 5% of the labels are noise.
+        let ours = metrics::auc(&logits, &parts.test.labels);
+        let mean = metrics::auc(&baselines::item_mean(&parts), &parts.test.labels);
+        assert!(ours > 0.85 && mean < 0.65, "{ours} {mean}");
+        let p: Vec<f32> = logits.iter().map(|&l| trained.platt.probability(l)).collect();
+        let ratio = metrics::calibration(&p, &parts.test.labels);
+        assert!((0.9..1.1).contains(&ratio), "{ratio}");
+
+        let again = refit(&parts, &config, 5, 9, &Progress::quiet()).unwrap();
+        let twin = refit(&parts, &config, 5, 9, &Progress::quiet()).unwrap();
+        let weights = |net: &Net| net.table.to_vec2::<f32>().unwrap();
+        assert_eq!(weights(&again), weights(&twin));
+    }
 
     #[test]
     fn calibration_undoes_a_known_distortion() {

@@ -217,3 +217,69 @@ fn validate(net: &Net, split: &Split) -> Result<f64> {
     }
     Ok(metrics::estimate(&ndcg).mean)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::split::{self, Vocabulary};
+    use crate::testing::circles;
+
+    fn small() -> Config {
+        Config {
+            len: 8,
+            dim: 16,
+            hidden: 16,
+            heads: 2,
+            dropout: 0.1,
+            rate: 5e-3,
+            batch: 16,
+            epochs_max: 25,
+            patience: 5,
+            ..Config::default()
+        }
+    }
+
+    #[test]
+    fn it_learns_what_follows_what() {
+        let data = circles(120, 20);
+        let vocabulary = Vocabulary::new(&data, 1, 1000);
+        let split = split::leave_one_out(&data, &vocabulary);
+        let trained = train(&split, &small(), Stop::Validation, 1, &Progress::quiet()).unwrap();
+        // One of some twenty items that are left follows; a step aside can hide which. Chance would be 0.2.
+        assert!(trained.ndcg_at_10.unwrap() > 0.7, "{:?}", trained.ndcg_at_10);
+        let history: Vec<u32> = (3..11).collect();
+        let scores = trained.net.scores(&[&history]).unwrap();
+        let unseen = (0..).zip(&scores).filter(|(item, _)| !history.contains(item));
+        let best = unseen.max_by(|a: &(u32, _), b| a.1.total_cmp(b.1)).unwrap().0;
+        assert!((11..=12).contains(&best), "after 3 to 10 comes {best}");
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_network() {
+        let data = circles(20, 15);
+        let vocabulary = Vocabulary::new(&data, 1, 1000);
+        let split = split::leave_one_out(&data, &vocabulary);
+        let run = |seed| {
+            let trained = train(&split, &small(), Stop::Epochs(2), seed, &Progress::quiet()).unwrap();
+            trained.net.items.to_vec2::<f32>().unwrap()
+        };
+        assert_eq!(run(4), run(4));
+        assert_ne!(run(4), run(5));
+    }
+
+    #[test]
+    fn windows_predict_every_step_once() {
+        let histories: Vec<Vec<u32>> = vec![(0..57).collect(), (100..104).collect(), vec![7], vec![]];
+        for seed in 0..50 {
+            let mut steps: BTreeMap<(u32, u32), usize> = BTreeMap::new();
+            for window in windows(&histories, 10, &mut Rng::new(seed)) {
+                assert!((2..=11).contains(&window.len()));
+                window.windows(2).for_each(|pair| *steps.entry((pair[0], pair[1])).or_default() += 1);
+            }
+            assert_eq!(steps.len(), 56 + 3, "seed {seed}");
+            assert!(steps.values().all(|&times| times == 1), "seed {seed}: {steps:?}");
+        }
+    }
+}
