@@ -84,7 +84,36 @@ fn measure(engine: &Engine, files: &Files) -> anyhow::Result<()> {
     let candidates: Vec<u32> = (0..CANDIDATES.min(items)).collect();
     let (mut batch, mut p) = (FeatureBatch::default(), Vec::new());
     time("  encode 200 candidates", || Ok(encoder.encode(&visitor, &candidates, &mut batch)?))?;
-    time("  rank 200 candidates", || Ok(ranker.rank(&batch, &mut p)?))
+    time("  rank 200 candidates", || Ok(ranker.rank(&batch, &mut p)?))?;
+    [1, 2, 4].into_iter().try_for_each(|threads| together(threads, &retrieval, &history, &ranker, &batch))
+}
+
+/// Retrieval and ranking, one after the other, on many threads at once.
+fn together(
+    threads: usize,
+    retrieval: &Retrieval,
+    history: &[u32],
+    ranker: &Ranker,
+    batch: &FeatureBatch,
+) -> anyhow::Result<()> {
+    let before = Instant::now();
+    let work = || -> anyhow::Result<()> {
+        let (mut scores, mut p) = (Vec::new(), Vec::new());
+        for _ in 0..CALLS {
+            retrieval.scores(history, &mut scores)?;
+            ranker.rank(batch, &mut p)?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        handles.into_iter().try_for_each(|handle| {
+            handle.join().map_err(|_| anyhow::anyhow!("a measuring thread panicked"))?
+        })
+    })?;
+    let rate = (threads * CALLS) as f64 / before.elapsed().as_secs_f64();
+    println!("{:<34}{rate:>10.0}", format!("  both, calls/s on {threads} threads"));
+    Ok(())
 }
 
 /// The card's items, with its categories and attributes spread over them.

@@ -74,7 +74,7 @@ impl Engine {
     /// ONNX Runtime from this library. There is one a process: a second, different library is an error.
     pub fn ort(library: &Path) -> Result<Self, ModelError> {
         let environment = native::Environment::open(library)?;
-        let description = format!("ONNX Runtime {} from {}", environment.version(), library.display());
+        let description = format!("ONNX Runtime ({}) from {}", environment.build(), library.display());
         Ok(Self { environment: Some(environment), description: description.into() })
     }
 

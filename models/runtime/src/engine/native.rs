@@ -57,14 +57,15 @@ impl Environment {
         let environment = opened
             .unwrap_or_else(|_| Err("it is not an ONNX Runtime that the binding understands".to_owned()))
             .map_err(|reason| failed("open its library", reason))?;
-        environment.set_log_level(ort::logging::LogLevel::Error);
+        // Errors come back as errors; the runtime need not write them to stderr as well.
+        environment.set_log_level(ort::logging::LogLevel::Fatal);
         Ok(Self(OPENED.get_or_init(|| (path, environment)).1.clone()))
     }
 
-    /// The library's version and build.
-    pub(super) fn version(&self) -> &'static str {
+    /// Which build it is; the binding does not tell the version.
+    pub(super) fn build(&self) -> &'static str {
         // "ORT Build Info: git-branch=…, git-commit-id=…, build type=…"
-        ort::info().trim_start_matches("ORT Build Info: ").split(", build").next().unwrap_or("?")
+        ort::info().split(", ").find(|part| part.starts_with("git-commit-id=")).unwrap_or("build unknown")
     }
 
     pub(super) fn load(&self, vetted: &Vetted, spec: &ModelSpec) -> Result<Pool, ModelError> {

@@ -138,7 +138,7 @@ pub(super) fn infer(proto: &NodeProto, inputs: &[Option<&Fact>]) -> Inferred {
     let node = Node { proto, inputs };
     match proto.op_type.as_str() {
         "Relu" | "Sigmoid" | "Tanh" | "Exp" | "Log" | "Sqrt" | "Erf" | "Neg" | "Abs" | "Reciprocal"
-        | "Softplus" | "LeakyRelu" | "Elu" | "HardSigmoid" | "Clip" | "Gelu" | "Softmax" | "LogSoftmax" => {
+        | "Softplus" | "LeakyRelu" | "Elu" | "HardSigmoid" | "Gelu" | "Softmax" | "LogSoftmax" => {
             elementwise(node.floats(0)?.clone())
         }
         "Identity" => elementwise(node.input(0)?.clone()),
@@ -167,10 +167,8 @@ pub(super) fn infer(proto: &NodeProto, inputs: &[Option<&Fact>]) -> Inferred {
         "Split" => split(&node),
         "Slice" => slice(&node),
         "ReduceMean" | "ReduceSum" | "ReduceMax" | "ReduceMin" => reduce(&node),
-        "LayerNormalization" => {
-            node.floats(1)?;
-            elementwise(node.floats(0)?.clone())
-        }
+        "Clip" => clip(&node),
+        "LayerNormalization" => normalization(&node),
         "Constant" => constant(&node),
         "Reshape" | "Transpose" | "Flatten" | "Squeeze" | "Unsqueeze" | "Expand" => layout(&node),
         other => Err(refused(format!("operator `{}` is not allowed", short(other)))),
@@ -220,6 +218,27 @@ fn select(node: &Node<'_>) -> Inferred {
     }
     let both = node.shape(shapes::broadcast(&a.dims, &b.dims))?;
     elementwise(Fact::new(a.elem, node.shape(shapes::broadcast(&both, &condition.dims))?))
+}
+
+fn clip(node: &Node<'_>) -> Inferred {
+    for at in 1..node.inputs.len() {
+        if node.optional(at).is_some() && node.floats(at)?.volume()? != 1 {
+            return Err(node.wrong("a bound must be one number"));
+        }
+    }
+    elementwise(node.floats(0)?.clone())
+}
+
+/// Scale and bias have the shape of what is normalised together.
+fn normalization(node: &Node<'_>) -> Inferred {
+    let data = node.floats(0)?;
+    let axis = shapes::axis(node.int("axis", -1), data.dims.len()).map_err(|reason| node.wrong(reason))?;
+    for at in 1..node.inputs.len() {
+        if node.floats(at)?.dims != data.dims[axis..] {
+            return Err(node.wrong(format!("input {at} must be of shape {:?}", &data.dims[axis..])));
+        }
+    }
+    elementwise(data.clone())
 }
 
 fn matmul(node: &Node<'_>) -> Inferred {

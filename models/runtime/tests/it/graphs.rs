@@ -151,9 +151,12 @@ fn tensors_that_are_not_all_there() {
     assert_says(&broken(|g| g.initializer[0].external_data.push(entry)), "external data");
 }
 
+/// Operator, inputs, attributes, and what the refusal says.
+type Case<'a> = (&'a str, &'a [&'a str], &'a [(&'a str, Value<'a>)], &'a str);
+
 #[test]
 fn shapes_that_do_not_fit() {
-    let cases: [(&str, &[&str], &[(&str, Value<'_>)], &str); 12] = [
+    let cases: [Case<'_>; 15] = [
         ("MatMul", &["x", "m"], &[], "by"),
         ("Add", &["x", "m"], &[], "broadcast"),
         ("Add", &["x", "i"], &[], "with"),
@@ -166,6 +169,9 @@ fn shapes_that_do_not_fit() {
         ("Reshape", &["x", "x"], &[], "must be a constant"),
         ("Softmax", &["i"], &[], "must be floats"),
         ("Cast", &["x"], &[("to", Value::Int(8))], "unknown element type"),
+        ("Clip", &["x", "m"], &[], "one number"),
+        ("LayerNormalization", &["x", "m"], &[], "of shape [4]"),
+        ("LayerNormalization", &["x", "w"], &[("axis", Value::Int(0))], "of shape [1, 4]"),
     ];
     for (op, inputs, attributes, expected) in cases {
         let mut graph = simple();
