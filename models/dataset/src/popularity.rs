@@ -80,8 +80,7 @@ fn telling_traits(data: &Dataset) -> Vec<String> {
 fn grouped(data: &Dataset, names: &[&String]) -> Vec<Group> {
     let mut groups: BTreeMap<Vec<&str>, Vec<u32>> = BTreeMap::new();
     for (at, visitor) in (0..).zip(&data.visitors) {
-        let value =
-            |name: &&String| visitor.traits.iter().find(|(n, _)| n == *name).map(|(_, v)| v.as_str());
+        let value = |name: &&String| visitor.traits.iter().find(|(n, _)| n == *name).map(|(_, v)| v.as_str());
         if let Some(key) = names.iter().map(value).collect::<Option<Vec<&str>>>() {
             groups.entry(key).or_default().push(at);
         }

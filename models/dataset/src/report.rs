@@ -70,7 +70,10 @@ impl FileReport {
         #[expect(clippy::cast_precision_loss, reason = "row counts are below 2^52")]
         let share = self.bad as f64 / self.rows.max(1) as f64;
         if share > options.bad_rows_max {
-            return Err(DatasetError::TooManyBadRows { report: Box::new(self), share_max: options.bad_rows_max });
+            return Err(DatasetError::TooManyBadRows {
+                report: Box::new(self),
+                share_max: options.bad_rows_max,
+            });
         }
         if self.rows == self.bad {
             return Err(DatasetError::Empty { path: self.path });

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use inference::features::Schema;
-use inference::{Card, Engine, ModelError, ModelKind, RankerPart, Ranker, Retrieval, RetrievalPart, Tensor};
+use inference::{Card, Engine, ModelError, ModelKind, Ranker, RankerPart, Retrieval, RetrievalPart, Tensor};
 use proto::{Digest, ItemId};
 
 use crate::onnx::Exported;
@@ -28,9 +28,16 @@ const GOLDEN_ROWS: usize = 3;
 const GOLDEN_EVERY: usize = 7;
 
 /// The card of a retrieval model.
-pub fn retrieval(exported: &Exported, items: Vec<ItemId>, len: usize, about: About) -> Result<Card, ModelError> {
+pub fn retrieval(
+    exported: &Exported,
+    items: Vec<ItemId>,
+    len: usize,
+    about: About,
+) -> Result<Card, ModelError> {
     let mut card = blank(ModelKind::Retrieval, "sasrec", exported, items, about);
-    card.intended_use = "Candidates for a visitor with at least one interaction, from the catalog it was trained on.".to_owned();
+    card.intended_use =
+        "Candidates for a visitor with at least one interaction, from the catalog it was trained on."
+            .to_owned();
     card.limits = "Knows no item that came after its training, nor anything of a visitor but the order of what they met; \
         an empty history gets the same answer whoever asks. Popular items are favoured."
         .to_owned();

@@ -167,6 +167,9 @@ mod tests {
             assert!(json.pointer(path).unwrap().is_f64(), "{path}");
         }
         let text = table::render(&report);
-        assert!(text.contains("FULL ranking") && text.contains("SLIM") && text.contains("GLOBAL time"), "{text}");
+        assert!(
+            text.contains("FULL ranking") && text.contains("SLIM") && text.contains("GLOBAL time"),
+            "{text}"
+        );
     }
 }

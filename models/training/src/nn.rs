@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, Var, bail, backprop::GradStore};
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, Var, backprop::GradStore, bail,
+};
 
 use crate::rng::Rng;
 
@@ -138,7 +140,13 @@ impl CustomOp2 for NormalizeBack {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "rows are short")]
-    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, g: &CpuStorage, lg: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        g: &CpuStorage,
+        lg: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let len = last_dim(lx)?;
         let n = len as f32;
         let mut out = slice(g, lg)?.to_vec();
@@ -208,8 +216,11 @@ impl CustomOp1 for CausalSoftmax {
         let len = last_dim(layout)?;
         let scores = slice(storage, layout)?;
         let mut out = vec![0.0; scores.len()];
-        for ((from, to), seen) in
-            scores.chunks_exact(len).zip(out.chunks_exact_mut(len)).zip(self.rows(len)).filter(|(_, s)| !s.is_empty())
+        for ((from, to), seen) in scores
+            .chunks_exact(len)
+            .zip(out.chunks_exact_mut(len))
+            .zip(self.rows(len))
+            .filter(|(_, s)| !s.is_empty())
         {
             to[seen.clone()].copy_from_slice(&from[seen.clone()]);
             softmax_row(&mut to[seen], self.scale);
@@ -227,7 +238,13 @@ impl CustomOp2 for SoftmaxBack {
         "softmax-back"
     }
 
-    fn cpu_fwd(&self, y: &CpuStorage, ly: &Layout, g: &CpuStorage, lg: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        y: &CpuStorage,
+        ly: &Layout,
+        g: &CpuStorage,
+        lg: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let len = last_dim(ly)?;
         let mut out = slice(g, lg)?.to_vec();
         for (g, y) in out.chunks_exact_mut(len).zip(slice(y, ly)?.chunks_exact(len)) {
@@ -244,7 +261,13 @@ impl CustomOp2 for AddRows {
         "add-rows"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, row: &CpuStorage, lr: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        row: &CpuStorage,
+        lr: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let (mut out, row) = (slice(x, lx)?.to_vec(), slice(row, lr)?);
         if row.is_empty() || out.len() % row.len() != 0 {
             bail!("rows of {} do not fit {} values", row.len(), out.len());
@@ -255,7 +278,13 @@ impl CustomOp2 for AddRows {
         Ok((CpuStorage::F32(out), lx.shape().clone()))
     }
 
-    fn bwd(&self, _x: &Tensor, row: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(
+        &self,
+        _x: &Tensor,
+        row: &Tensor,
+        _res: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let summed = grad.contiguous()?.apply_op1_no_bwd(&SumRows(row.elem_count()))?;
         Ok((Some(grad.clone()), Some(summed.reshape(row.shape())?)))
     }
@@ -315,7 +344,14 @@ impl Adam {
             let value: Vec<f32> = var.flatten_all()?.to_vec1()?;
             let zero = vec![0.0; value.len()];
             let average = value.clone();
-            Ok(Slot { var: var.clone(), value, mean: zero.clone(), square: zero, average, decays: var.rank() > 1 })
+            Ok(Slot {
+                var: var.clone(),
+                value,
+                mean: zero.clone(),
+                square: zero,
+                average,
+                decays: var.rank() > 1,
+            })
         };
         let slots = vars.iter().map(slot).collect::<Result<_>>()?;
         Ok(Self { rate, decay, memory, step: 0, slots })
@@ -335,8 +371,7 @@ impl Adam {
             let Some(grad) = grads.get(slot.var.as_tensor()) else { continue };
             let grad: Vec<f32> = grad.flatten_all()?.to_vec1()?;
             let keep = if slot.decays { 1.0 - decay } else { 1.0 };
-            for (((x, m), s), g) in
-                slot.value.iter_mut().zip(&mut slot.mean).zip(&mut slot.square).zip(&grad)
+            for (((x, m), s), g) in slot.value.iter_mut().zip(&mut slot.mean).zip(&mut slot.square).zip(&grad)
             {
                 *m = BETA_MEAN * *m + (1.0 - BETA_MEAN) * g;
                 *s = BETA_SQUARE * *s + (1.0 - BETA_SQUARE) * g * g;
@@ -383,7 +418,10 @@ mod tests {
                 value().to_scalar::<f32>().unwrap()
             };
             let slope = (at_offset(1e-2) - at_offset(-1e-2)) / 2e-2;
-            assert!((grad - slope).abs() < 5e-3 * (1.0 + slope.abs()), "at {at}: {grad}, by differences {slope}");
+            assert!(
+                (grad - slope).abs() < 5e-3 * (1.0 + slope.abs()),
+                "at {at}: {grad}, by differences {slope}"
+            );
         }
         x.set(&Tensor::from_vec(start, x.shape(), &Device::Cpu).unwrap()).unwrap();
     }

@@ -67,7 +67,8 @@ impl Graph {
 
     fn constant(&mut self, dtype: DataType, dims: &[usize], raw_data: Vec<u8>) -> Edge {
         let edge = self.edge("c");
-        let dims = dims.iter().map(|&dim| i64::try_from(dim).expect("a dimension in memory fits i64")).collect();
+        let dims =
+            dims.iter().map(|&dim| i64::try_from(dim).expect("a dimension in memory fits i64")).collect();
         self.graph.initializer.push(TensorProto {
             name: edge.0.clone(),
             data_type: dtype.into(),
@@ -84,7 +85,13 @@ impl Graph {
     }
 
     /// A node with several outputs.
-    pub fn nodes(&mut self, op: &str, inputs: &[&Edge], attributes: &[Attribute<'_>], outputs: usize) -> Vec<Edge> {
+    pub fn nodes(
+        &mut self,
+        op: &str,
+        inputs: &[&Edge],
+        attributes: &[Attribute<'_>],
+        outputs: usize,
+    ) -> Vec<Edge> {
         let outputs: Vec<Edge> = (0..outputs).map(|_| self.edge("v")).collect();
         self.graph.node.push(NodeProto {
             name: format!("{op}_{}", self.graph.node.len()),
@@ -188,7 +195,10 @@ fn value_info(spec: &TensorSpec) -> ValueInfoProto {
     let tensor = type_proto::Tensor { elem_type: elem_type.into(), shape };
     ValueInfoProto {
         name: spec.name.clone(),
-        r#type: Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() }),
+        r#type: Some(TypeProto {
+            value: Some(type_proto::Value::TensorType(tensor)),
+            ..TypeProto::default()
+        }),
         ..ValueInfoProto::default()
     }
 }

@@ -52,8 +52,8 @@ fn retrieval(
     let bar = Progress::new("retrieval: SASRec, to choose its epochs");
     let chosen = sasrec::train::train(&split, &effort.retrieval, Stop::Validation, seed, &bar)
         .map_err(tensors("train the retrieval model"))?;
-    let measured =
-        recipe::retrieval_artifact(&chosen.net, vocabulary.ids(data), About::default())?.load_retrieval(engine)?;
+    let measured = recipe::retrieval_artifact(&chosen.net, vocabulary.ids(data), About::default())?
+        .load_retrieval(engine)?;
     let ranks = served_ranks(&measured, &split)?;
     let mean = |of: fn(usize, usize) -> f64| {
         metrics::estimate(&ranks.iter().map(|&rank| of(rank, K)).collect::<Vec<_>>()).mean
@@ -74,7 +74,10 @@ fn retrieval(
         ),
         protocol: format!(
             "Measured on a model of the same recipe that saw neither test nor validation items, not on this one. {}",
-            FULL.text.replace("; settings and epochs by validation, then refit on training + validation", "; epochs by validation")
+            FULL.text.replace(
+                "; settings and epochs by validation, then refit on training + validation",
+                "; epochs by validation"
+            )
         ),
         metrics: BTreeMap::from([
             ("hr_at_10".to_owned(), mean(metrics::hit)),
@@ -91,10 +94,16 @@ const CHOOSING: Shares = Shares { train: 0.9, valid: 0.1 };
 /// Everything.
 const WHOLE: Shares = Shares { train: 1.0, valid: 0.0 };
 
-fn ranker(data: &Dataset, vocabulary: &Vocabulary, effort: &Effort, seed: u64) -> Result<Artifact, TrainError> {
+fn ranker(
+    data: &Dataset,
+    vocabulary: &Vocabulary,
+    effort: &Effort,
+    seed: u64,
+) -> Result<Artifact, TrainError> {
     let parts = rows::parts(data, vocabulary, CHOOSING)?;
     let bar = Progress::new("ranker: DCN-V2, to choose its steps");
-    let chosen = ranker::train::train(&parts, &effort.ranker, seed, &bar).map_err(tensors("train the ranker"))?;
+    let chosen =
+        ranker::train::train(&parts, &effort.ranker, seed, &bar).map_err(tensors("train the ranker"))?;
     let steps = chosen.steps * (parts.train.len() + parts.valid.len()) / parts.train.len().max(1);
     let whole = rows::parts(data, vocabulary, WHOLE)?;
     let bar = Progress::new("ranker: DCN-V2, with everything");

@@ -72,14 +72,24 @@ pub struct Artifact {
 }
 
 /// A retrieval network as its files.
-pub fn retrieval_artifact(net: &sasrec::Net, items: Vec<ItemId>, about: About) -> Result<Artifact, TrainError> {
+pub fn retrieval_artifact(
+    net: &sasrec::Net,
+    items: Vec<ItemId>,
+    about: About,
+) -> Result<Artifact, TrainError> {
     let exported = sasrec::export::export(net).map_err(tensors("export the retrieval model"))?;
-    let card = cards::retrieval(&exported, items, net.config.len, about).map_err(refused("retrieval model"))?;
+    let card =
+        cards::retrieval(&exported, items, net.config.len, about).map_err(refused("retrieval model"))?;
     Ok(Artifact { onnx: exported.onnx, card })
 }
 
 /// A ranker's network as its files.
-pub fn ranker_artifact(net: &ranker::Net, platt: Platt, parts: &Parts, about: About) -> Result<Artifact, TrainError> {
+pub fn ranker_artifact(
+    net: &ranker::Net,
+    platt: Platt,
+    parts: &Parts,
+    about: About,
+) -> Result<Artifact, TrainError> {
     let exported: Exported = ranker::export::export(net, platt).map_err(tensors("export the ranker"))?;
     let card = cards::ranker(&exported, parts, about).map_err(refused("ranker"))?;
     Ok(Artifact { onnx: exported.onnx, card })

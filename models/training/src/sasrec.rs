@@ -157,13 +157,15 @@ impl Block {
         let (rows, len, d, heads) = (batch.rows, config.len, config.dim, config.heads);
         let qkv = nn::add_rows(&x.matmul(&self.qkv)?, &self.qkv_bias)?;
         let split = |at: usize| {
-            qkv.narrow(1, at * d, d)?
-                .reshape((rows, len, heads, d / heads))?
-                .transpose(1, 2)?
-                .reshape((rows * heads, len, d / heads))
+            qkv.narrow(1, at * d, d)?.reshape((rows, len, heads, d / heads))?.transpose(1, 2)?.reshape((
+                rows * heads,
+                len,
+                d / heads,
+            ))
         };
         let (q, k, v) = (split(0)?, split(1)?, split(2)?);
-        let weights = nn::causal_softmax(&q.matmul(&k.t()?)?, Arc::clone(&batch.pads), config.attention_scale())?;
+        let weights =
+            nn::causal_softmax(&q.matmul(&k.t()?)?, Arc::clone(&batch.pads), config.attention_scale())?;
         let mixed = weights
             .matmul(&v)?
             .reshape((rows, heads, len, d / heads))?

@@ -32,7 +32,12 @@ pub fn circles(visitors: u32, steps: u32) -> Dataset {
             let own = (item < ITEMS / 2) == visitor.is_multiple_of(2);
             let liked = own == (rng.uniform() < 0.95);
             let at_ms = 1_000_000 * u64::from(step) + u64::from(visitor) * 1000;
-            interactions.push(Interaction { visitor, item, stars: Some(if liked { 5.0 } else { 2.0 }), at_ms });
+            interactions.push(Interaction {
+                visitor,
+                item,
+                stars: Some(if liked { 5.0 } else { 2.0 }),
+                at_ms,
+            });
         }
     }
     interactions.sort_by_key(|i| i.at_ms);

@@ -103,7 +103,10 @@ fn long_fields_twice_used_ids_and_missing_columns_are_refused() {
 
     let folder_columns = folder(ITEMS, "visitor,item_id,timestamp\nv,a,1\n", None);
     let error = read_folder(folder_columns.path(), 1.0).unwrap_err().to_string();
-    assert!(error.contains("column visitor_id is missing; there are: visitor, item_id, timestamp"), "{error}");
+    assert!(
+        error.contains("column visitor_id is missing; there are: visitor, item_id, timestamp"),
+        "{error}"
+    );
 
     let folder_none = tempfile::tempdir().unwrap();
     let error = read_folder(folder_none.path(), 1.0).unwrap_err().to_string();
@@ -148,7 +151,11 @@ fn parquet_reads_like_csv_and_names_rows() {
     let path = folder.path().join("interactions.parquet");
     write_parquet(
         &path,
-        &[("v", "a", 881_250_949_123, 4.0), ("v", "zzz", 881_250_949_124, 4.0), ("w", "b", 881_250_949_125, 2.5)],
+        &[
+            ("v", "a", 881_250_949_123, 4.0),
+            ("v", "zzz", 881_250_949_124, 4.0),
+            ("w", "b", 881_250_949_125, 2.5),
+        ],
     );
     let data = read_folder(folder.path(), 0.5).unwrap();
     assert_eq!(data.interactions.len(), 2);

@@ -56,7 +56,8 @@ impl ColumnarRows {
             match text(field) {
                 Some(text) => row.push_field(&text),
                 None => {
-                    let reason = format!("column {name} holds {field}, which is not text, a number or a time");
+                    let reason =
+                        format!("column {name} holds {field}, which is not text, a number or a time");
                     return Ok(Step::Bad { at: self.at, span: 1, reason });
                 }
             }

@@ -68,8 +68,11 @@ impl TextRows {
         let mut rows = Self { reader, allowance, bytes: ByteRecord::new() };
         let mut header = StringRecord::new();
         match rows.read(path)? {
-            true => decode(&rows.bytes, &mut header)
-                .map_err(|reason| DatasetError::Text { path: path.to_owned(), line: 1, reason })?,
+            true => decode(&rows.bytes, &mut header).map_err(|reason| DatasetError::Text {
+                path: path.to_owned(),
+                line: 1,
+                reason,
+            })?,
             false => return Err(DatasetError::Empty { path: path.to_owned() }),
         }
         let name = |field: &str| match style {

@@ -26,7 +26,8 @@ pub(super) fn fit(gram: &Gram, lambda: f64) -> Result<ItemToItem> {
     let n = gram.n;
     let mut values: Vec<f64> = gram.values.iter().map(|&v| f64::from(v)).collect();
     (0..n).for_each(|item| values[item * n + item] += lambda);
-    let inverse: Vec<f64> = invert(&Tensor::from_vec(values, (n, n), &Device::Cpu)?)?.flatten_all()?.to_vec1()?;
+    let inverse: Vec<f64> =
+        invert(&Tensor::from_vec(values, (n, n), &Device::Cpu)?)?.flatten_all()?.to_vec1()?;
     let mut weights = vec![0.0; n * n];
     for from in 0..n {
         for to in 0..n {

@@ -26,9 +26,13 @@ pub(super) fn fit(gram: &Gram, k: usize, shrink: f32) -> ItemToItem {
     for item in 0..n {
         near.clear();
         let own = gram.count(item);
-        near.extend(gram.row(item).iter().enumerate().filter(|(other, both)| *other != item && **both > 0.0).map(
-            |(other, both)| (both / ((own * gram.count(other)).sqrt() + shrink), other),
-        ));
+        near.extend(
+            gram.row(item)
+                .iter()
+                .enumerate()
+                .filter(|(other, both)| *other != item && **both > 0.0)
+                .map(|(other, both)| (both / ((own * gram.count(other)).sqrt() + shrink), other)),
+        );
         if near.len() > k {
             near.select_nth_unstable_by(k, |a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
             near.truncate(k);

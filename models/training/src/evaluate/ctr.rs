@@ -158,9 +158,8 @@ fn over_seeds(values: impl Iterator<Item = f64>) -> Estimate {
 fn report(parts: &Parts, effort: &Effort, seeds: Vec<SeedReport>, baselines: Vec<CtrBaseline>) -> CtrReport {
     let all = [&parts.train, &parts.valid, &parts.test];
     #[expect(clippy::cast_precision_loss, reason = "counts are small")]
-    let liked = |rows: &Rows| {
-        rows.labels.iter().filter(|liked| **liked).count() as f64 / rows.len().max(1) as f64
-    };
+    let liked =
+        |rows: &Rows| rows.labels.iter().filter(|liked| **liked).count() as f64 / rows.len().max(1) as f64;
     let (auc, log_loss) =
         (over_seeds(seeds.iter().map(|s| s.auc)), over_seeds(seeds.iter().map(|s| s.log_loss)));
     let config = &effort.ranker;
@@ -168,7 +167,10 @@ fn report(parts: &Parts, effort: &Effort, seeds: Vec<SeedReport>, baselines: Vec
         protocol: PROTOCOL.to_owned(),
         rows: all.map(Rows::len),
         liked: all.map(liked),
-        model: format!("DCN-V2, {} crosses of rank {}, embeddings of {}", config.crosses, config.rank, config.embedding),
+        model: format!(
+            "DCN-V2, {} crosses of rank {}, embeddings of {}",
+            config.crosses, config.rank, config.embedding
+        ),
         auc: auc.mean,
         auc_sd: auc.se,
         log_loss: log_loss.mean,

@@ -109,7 +109,9 @@ pub fn measure(
 ) -> Result<RankingReport, TrainError> {
     let tested = split.cases.iter().filter(|case| case.test.is_some()).count();
     if tested == 0 {
-        return Err(TrainError::TooLittle("no visitor with three different items, so there is nothing to test on".into()));
+        return Err(TrainError::TooLittle(
+            "no visitor with three different items, so there is nothing to test on".into(),
+        ));
     }
     let (net, chosen) = recipe::retrieval(split, &effort.retrieval, seed, protocol.short)?;
     let artifact = recipe::retrieval_artifact(&net, items, About::default())?;
@@ -124,7 +126,10 @@ pub fn measure(
         protocol: protocol.text.to_owned(),
         visitors: tested,
         items: split.items,
-        model: format!("SASRec, full softmax, {} block(s), d {}, L {}", config.blocks, config.dim, config.len),
+        model: format!(
+            "SASRec, full softmax, {} block(s), d {}, L {}",
+            config.blocks, config.dim, config.len
+        ),
         hr_at_10: hr.mean,
         hr_at_10_se: hr.se,
         ndcg_at_10: ndcg.mean,
@@ -177,7 +182,9 @@ pub fn served_ranks(model: &Retrieval, split: &Split) -> Result<Vec<metrics::Ran
         let histories: Vec<&[u32]> = cases.iter().map(|(_, _, known)| known.as_slice()).collect();
         model.scores_many(&histories, &mut scores).map_err(refused("retrieval model"))?;
         let rows = scores.chunks_exact(split.items);
-        ranks.extend(cases.iter().zip(rows).map(|((case, target, known), row)| rank(row, *target, case, known)));
+        ranks.extend(
+            cases.iter().zip(rows).map(|((case, target, known), row)| rank(row, *target, case, known)),
+        );
     }
     Ok(ranks)
 }

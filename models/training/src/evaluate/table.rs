@@ -8,13 +8,17 @@ use super::{CtrReport, RankingReport, Report};
 pub fn render(report: &Report) -> String {
     let mut out = String::new();
     if report.quick {
-        out.push_str("--quick: hardly any training; these figures show that everything works, and nothing else\n\n");
+        out.push_str(
+            "--quick: hardly any training; these figures show that everything works, and nothing else\n\n",
+        );
     }
     let _ = writeln!(out, "data {}, models run by {}\n", report.data, report.engine);
     ranking(&mut out, "RETRIEVAL, full ranking", &report.retrieval.full);
     match &report.retrieval.sampled99 {
         Some(sampled) => ranking(&mut out, "RETRIEVAL, 99 sampled negatives", sampled),
-        None => out.push_str("RETRIEVAL, 99 sampled negatives: no visitor has 20 interactions, as it demands\n\n"),
+        None => {
+            out.push_str("RETRIEVAL, 99 sampled negatives: no visitor has 20 interactions, as it demands\n\n")
+        }
     }
     match &report.ctr {
         Some(ctr) => clicks(&mut out, ctr),
@@ -88,7 +92,8 @@ fn clicks(out: &mut String, report: &CtrReport) {
         pair(report.log_loss, report.log_loss_sd),
         report.calibration,
     );
-    let _ = writeln!(out, "  (± standard deviation over {} seeds; by row: standard error)\n", report.seeds.len());
+    let _ =
+        writeln!(out, "  (± standard deviation over {} seeds; by row: standard error)\n", report.seeds.len());
 }
 
 fn pair(mean: f64, error: f64) -> String {

@@ -55,7 +55,8 @@ fn pairwise(graph: &mut Graph, wide: &Edge, fields: usize, e: usize) -> Edge {
         (0..fields * e).flat_map(|row| (0..e).map(move |c| if row % e == c { scale } else { 0.0 })).collect()
     };
     let half = std::f32::consts::FRAC_1_SQRT_2;
-    let (sum, square_sum) = (graph.floats(&[fields * e, e], &unit(half)), graph.floats(&[fields * e, e], &unit(0.5)));
+    let (sum, square_sum) =
+        (graph.floats(&[fields * e, e], &unit(half)), graph.floats(&[fields * e, e], &unit(0.5)));
     let total = graph.node("MatMul", &[wide, &sum], &[]);
     let total = graph.node("Mul", &[&total, &total], &[]);
     let squares = graph.node("Mul", &[wide, wide], &[]);

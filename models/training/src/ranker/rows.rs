@@ -142,13 +142,22 @@ pub enum RowsError {
 const RATED_MIN: usize = 100;
 
 /// Makes all rows. Interactions without stars are visits: they enter the ring as clicks, but are no rows.
-pub fn parts(data: &Dataset, vocabulary: &Vocabulary, shares: Shares) -> std::result::Result<Parts, RowsError> {
+pub fn parts(
+    data: &Dataset,
+    vocabulary: &Vocabulary,
+    shares: Shares,
+) -> std::result::Result<Parts, RowsError> {
     let rated = data.interactions.iter().filter(|i| i.stars.is_some()).count();
     if rated < RATED_MIN {
         return Err(RowsError::NoRatings(rated));
     }
     let total = data.interactions.len();
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share")]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share"
+    )]
     let part = |share: f64| (total as f64 * share).round() as usize;
     let (train_end, valid_end) = (part(shares.train), part(shares.train + shares.valid));
     let catalog = Arc::new(IndexedCatalog::new(data.catalog()).map_err(RowsError::Catalog)?);
@@ -220,7 +229,11 @@ impl<'a> Replay<'a> {
         Ok(rows)
     }
 
-    fn encode(&mut self, interaction: &dataset::Interaction, rows: &mut Rows) -> std::result::Result<(), RowsError> {
+    fn encode(
+        &mut self,
+        interaction: &dataset::Interaction,
+        rows: &mut Rows,
+    ) -> std::result::Result<(), RowsError> {
         let visitor = &self.data.visitors[interaction.visitor as usize];
         let ring = &self.rings[interaction.visitor as usize];
         let context = Attributes::new();
@@ -306,7 +319,9 @@ fn named<'a>(lists: impl Iterator<Item = &'a Attributes>) -> Vec<NamedValues> {
     }
     values
         .into_iter()
-        .filter_map(|(name, values)| Some(NamedValues { name: name.to_owned(), values: field_values(&values)? }))
+        .filter_map(|(name, values)| {
+            Some(NamedValues { name: name.to_owned(), values: field_values(&values)? })
+        })
         .collect()
 }
 
@@ -318,8 +333,7 @@ fn field_values(values: &[&str]) -> Option<FieldValues> {
     match numbers {
         Some(mut numbers) if different.len() > BANDS_FROM => {
             numbers.sort_by(f64::total_cmp);
-            let mut edges: Vec<f64> =
-                (1..BANDS).map(|band| numbers[band * numbers.len() / BANDS]).collect();
+            let mut edges: Vec<f64> = (1..BANDS).map(|band| numbers[band * numbers.len() / BANDS]).collect();
             edges.dedup();
             Some(FieldValues::Bands(edges))
         }

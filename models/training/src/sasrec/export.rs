@@ -73,7 +73,8 @@ fn normalize(graph: &mut Graph, x: &Edge, d: usize) -> Edge {
 fn whole_block(graph: &mut Graph, block: &Block, config: &Config, x: &Edge, mask: &Edge) -> Result<Edge> {
     let (len, d, heads) = (signed(config.len), config.dim, config.heads);
     let normal = normalize(graph, x, d);
-    let qkv = graph.linear(&normal, (d, 3 * d), &scaled_queries(block, config)?, &scaled_bias(block, config)?);
+    let qkv =
+        graph.linear(&normal, (d, 3 * d), &scaled_queries(block, config)?, &scaled_bias(block, config)?);
     let parts = graph.nodes("Split", &[&qkv], &[Attribute::Int("axis", -1)], 3);
     let mut by_head = |part: &Edge, order: [i64; 4]| {
         let split = graph.reshape(part, &[-1, len, signed(heads), signed(d / heads)]);

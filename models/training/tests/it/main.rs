@@ -24,7 +24,8 @@ fn write_data(folder: &Path, ratings: bool) {
         for step in 0..10 {
             let item = (visitor + step) % 20;
             let rating = if ratings { ((visitor + item) % 5 + 1).to_string() } else { String::new() };
-            writeln!(interactions, "v{visitor},i{item},{},{rating}", 1_000_000 + step * 100 + visitor).unwrap();
+            writeln!(interactions, "v{visitor},i{item},{},{rating}", 1_000_000 + step * 100 + visitor)
+                .unwrap();
         }
     }
     interactions.push_str("v1,no-such-item,1000,5\n");
@@ -44,7 +45,10 @@ fn own_files_become_models_that_load() {
     let output = rockpool_train(&["train", "--quick", "--data", data, "--out", out.to_str().unwrap()]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
-    assert!(said.contains("interactions.csv, line 302: item_id \"no-such-item\" is not in the items file"), "{said}");
+    assert!(
+        said.contains("interactions.csv, line 302: item_id \"no-such-item\" is not in the items file"),
+        "{said}"
+    );
 
     let engine = Engine::choose(None);
     let file = |name: &str| read(&out.join(name));
@@ -65,7 +69,14 @@ fn without_ratings_only_the_retrieval_model_is_written() {
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (items, interactions, out) = (path("items.csv"), path("interactions.csv"), path("out"));
     let output = rockpool_train(&[
-        "train", "--quick", "--items", &items, "--interactions", &interactions, "--out", &out,
+        "train",
+        "--quick",
+        "--items",
+        &items,
+        "--interactions",
+        &interactions,
+        "--out",
+        &out,
     ]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(folder.path().join("out/retrieval.onnx").exists());
@@ -78,7 +89,8 @@ fn evaluate_writes_the_figures_as_json() {
     write_data(folder.path(), true);
     // Protocol A wants 20 interactions a visitor; nobody here has them, and that is said.
     let json = folder.path().join("report.json");
-    let arguments = ["evaluate", "--quick", "--data", folder.path().to_str().unwrap(), "--json", json.to_str().unwrap()];
+    let arguments =
+        ["evaluate", "--quick", "--data", folder.path().to_str().unwrap(), "--json", json.to_str().unwrap()];
     let output = rockpool_train(&arguments);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let report: serde_json::Value = serde_json::from_slice(&read(&json)).unwrap();
@@ -92,7 +104,10 @@ fn mistakes_are_explained() {
     let folder = tempfile::tempdir().unwrap();
     let output = rockpool_train(&["train", "--data", folder.path().to_str().unwrap()]);
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("no items.csv, items.tsv or items.parquet there"), "{said}");
+    assert!(
+        !output.status.success() && said.contains("no items.csv, items.tsv or items.parquet there"),
+        "{said}"
+    );
 
     write_data(folder.path(), true);
     let data = folder.path().to_str().unwrap();
