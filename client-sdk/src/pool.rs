@@ -23,6 +23,10 @@ use crate::session::{Address, Failure};
 /// Connections of one client. One is used; others are being left or being measured.
 const CONNECTIONS_MAX: usize = 4;
 
+/// A question on a connection that had reached its maximum age fails at once. One that fails later was lost with its
+/// node.
+const ENDED_WITHIN: Duration = Duration::from_millis(100);
+
 /// How clients present themselves.
 const AGENT: &str = concat!("rockpool-rust/", env!("CARGO_PKG_VERSION"));
 
@@ -58,10 +62,11 @@ impl Connection {
     ) -> Result<ClientReply, AskError> {
         let deadline_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1);
         let request = ClientRequest { trace, deadline_ms, ask };
+        let asked_at = Instant::now();
         let reply = call::<_, ClientReply>(&*self.link, &request, timeout).await;
         let reply = reply.map_err(|error| {
-            // It had worked before and is gone: most likely it reached its maximum age.
-            let ended = self.link.is_closed() && self.replies.load(Ordering::Relaxed) > 0;
+            let worked = self.replies.load(Ordering::Relaxed) > 0;
+            let ended = worked && self.link.is_closed() && asked_at.elapsed() < ENDED_WITHIN;
             link_error(&self.address, error, ended)
         })?;
         self.heard_ms.store(now_ms(self.started), Ordering::Relaxed);

@@ -19,6 +19,8 @@ use crate::stats::add;
 
 /// Most questions for one request.
 const ATTEMPTS_MAX: u32 = 3;
+/// Silence longer than this has another node asked, however long the deadline.
+const SILENCE_MAX_MS: u64 = 1_000;
 /// Silence shorter than this never counts against a node.
 const SILENCE_MIN_MS: u64 = 20;
 /// First pause before the same node is asked again by the same request.
@@ -47,6 +49,7 @@ impl Inner {
         let deadline_ms = self.now_ms().saturating_add(span_ms);
         let rules = AttemptsRules {
             attempts_max: ATTEMPTS_MAX,
+            silence_max_ms: SILENCE_MAX_MS,
             silence_min_ms: SILENCE_MIN_MS,
             backoff_base_ms: PAUSE_BASE_MS,
         };

@@ -49,6 +49,7 @@ struct Segment {
 #[derive(Debug)]
 struct Mark {
     seq: u64,
+    id: EventId,
     /// [`Segment::after`] of its segment.
     after: u64,
     end: u64,
@@ -80,7 +81,7 @@ impl Segments {
     pub(super) fn open(dir: &Path, segment_bytes: u64) -> Result<Self, OpenError> {
         fs::create_dir_all(dir).map_err(|e| OpenError::io("make the folder", dir, e))?;
         let lock = lock(dir)?;
-        let acknowledged = position::read(dir).map_err(|e| OpenError::io("read the position", dir, e))?;
+        let position = position::read(dir).map_err(|e| OpenError::io("read the position", dir, e))?;
         let mut log = Self {
             dir: dir.to_owned(),
             segment_bytes,
@@ -88,11 +89,11 @@ impl Segments {
             active: None,
             head: MAGIC.len() as u64,
             marks: VecDeque::new(),
-            acknowledged,
-            last: acknowledged,
+            acknowledged: position.seq,
+            last: position.seq,
             pending: 0,
             damaged: 0,
-            newest: None,
+            newest: position.newest,
             lock: Some(lock),
         };
         for path in segment_files(dir)? {
@@ -155,15 +156,17 @@ impl Segments {
     /// may be sent once more after a restart.
     pub(super) fn acknowledge(&mut self, seq: u64) -> io::Result<()> {
         self.check_open()?;
+        let mut newest = None;
         while let Some(mark) = self.marks.pop_front_if(|mark| mark.seq <= seq) {
             self.pending = self.pending.saturating_sub(1);
             self.acknowledged = mark.seq;
+            newest = Some(mark.id);
             while self.segments.front().is_some_and(|segment| segment.after != mark.after) {
                 self.drop_first();
             }
             self.head = mark.end;
         }
-        let written = position::write(&self.dir, self.acknowledged);
+        let written = newest.map_or(Ok(()), |id| position::write(&self.dir, self.acknowledged, id));
         let acknowledged = self.acknowledged;
         let done = |segment: &Segment| segment.last <= acknowledged;
         // The one being written is given up, too, when it is done and no longer small.
@@ -202,7 +205,7 @@ impl Segments {
         self.acknowledged
     }
 
-    /// The id of the newest event that was found at start.
+    /// The id of the newest event that an earlier run is known to have queued.
     pub(super) fn newest(&self) -> Option<EventId> {
         self.newest
     }
@@ -237,7 +240,7 @@ impl Segments {
                 head = end;
             }
             if let Ok(event) = codec::decode::<Event>(record.payload) {
-                self.newest = Some(event.id);
+                self.newest = self.newest.max(Some(event.id));
                 self.pending += u64::from(record.seq > self.acknowledged);
             }
         }
@@ -364,8 +367,8 @@ fn read_events(
         if !room.admit(record.payload.len()) {
             return true;
         }
+        marks.push_back(Mark { seq: record.seq, id: event.id, after: segment.after, end: start + end as u64 });
         events.push(Queued { seq: record.seq, bytes: record.payload.len(), event });
-        marks.push_back(Mark { seq: record.seq, after: segment.after, end: start + end as u64 });
     }
     false
 }

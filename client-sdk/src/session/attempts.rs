@@ -1,7 +1,7 @@
 //! One request within its deadline, over several nodes.
 //!
-//! Every node asked gets half of the time that is left (the last one all of it). A node that is silent for its half is
-//! not given up: another is asked beside it, and the first answer counts (a hedge, Dean and Barroso, "The tail at scale",
+//! Every node asked gets half of the time that is left, but at most a second (the last one all of it). A node that is
+//! silent for that long is not given up: another is asked beside it, and the first answer counts (a hedge, Dean and Barroso, "The tail at scale",
 //! 2013). A node that fails, or says that another should be asked, is left at once. A node that sheds load is obeyed: the
 //! request pauses as long as it said. At most `attempts_max` questions are asked in all, so a slow PoP sees a bounded
 //! multiple of its load.
@@ -15,6 +15,8 @@ use super::{Address, Nodes, backoff_ms};
 pub(crate) struct AttemptsRules {
     /// Most questions for one request.
     pub(crate) attempts_max: u32,
+    /// Longest silence before another node is asked, however long the request's deadline.
+    pub(crate) silence_max_ms: u64,
     /// Silence shorter than this never counts against a node, however short the request's deadline.
     pub(crate) silence_min_ms: u64,
     /// First pause before a node that failed this request is asked again, when there is no other.
@@ -186,8 +188,10 @@ impl Attempts {
         self.tried.push(address.clone());
         let others = nodes.choose(now_ms, &self.tried).is_some_and(|(_, wait_ms)| wait_ms == 0);
         let left_ms = self.deadline_ms - now_ms;
-        let share_ms =
-            if others && self.made < self.rules.attempts_max { left_ms.div_ceil(2) } else { left_ms };
+        let share_ms = match others && self.made < self.rules.attempts_max {
+            true => left_ms.div_ceil(2).min(self.rules.silence_max_ms),
+            false => left_ms,
+        };
         self.flights.push(Flight {
             address: address.clone(),
             asked_at_ms: now_ms,
@@ -228,7 +232,12 @@ mod tests {
                 nodes.measured(name, 10_000 * (at as u64 + 1));
             }
             nodes.settle(0, 0.0);
-            let rules = AttemptsRules { attempts_max: 3, silence_min_ms: 20, backoff_base_ms: 20 };
+            let rules = AttemptsRules {
+                attempts_max: 3,
+                silence_max_ms: 1_000,
+                silence_min_ms: 20,
+                backoff_base_ms: 20,
+            };
             Self { nodes, attempts: Attempts::new(rules, deadline_ms) }
         }
 
@@ -274,6 +283,15 @@ mod tests {
         let silent: Vec<_> =
             play.attempts.take_silent().into_iter().map(|(a, at)| (a.to_string(), at)).collect();
         assert_eq!(silent, [("a".to_owned(), 0), ("b".to_owned(), 100), ("c".to_owned(), 150)]);
+    }
+
+    #[test]
+    fn a_long_deadline_does_not_mean_a_long_wait_for_a_silent_node() {
+        let mut play = Play::new(&["a", "b", "c"], 60_000);
+        assert_eq!(play.wait(0), (ask("a"), 0));
+        assert_eq!(play.wait(0), (ask("b"), 1_000));
+        assert_eq!(play.wait(1_000), (ask("c"), 2_000));
+        assert_eq!(play.next(2_000), Step::Wait(60_000));
     }
 
     #[test]

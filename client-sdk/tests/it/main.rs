@@ -1,0 +1,8 @@
+//! The SDK against small nodes of its own protocol: in memory, where networks break to order, and over real QUIC.
+
+mod connecting;
+mod crash;
+mod delivering;
+mod failing_over;
+mod pop;
+mod quic;
