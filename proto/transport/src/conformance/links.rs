@@ -31,7 +31,8 @@ pub(super) async fn a_close_reaches_the_other_side(form: &dyn Form) {
 }
 
 pub(super) async fn a_dropped_link_closes(form: &dyn Form) {
-    let Pair { near, far, .. } = Pair::new(form, Limits::default()).await;
+    let Pair { near, far, listener: _listener, dialer: _dialer, .. } =
+        Pair::new(form, Limits::default()).await;
     let mut stream = near.open().await.expect("a stream opens");
     stream.send(&request(b"last")).await.expect("a request is sent");
     drop(near);
@@ -90,10 +91,10 @@ pub(super) async fn an_old_link_winds_down_in_order(form: &dyn Form) {
     assert!(pair.near.is_closed());
     assert!(matches!(failure(pair.near.open().await), LinkErrorKind::Closed(_)), "no more streams");
     assert!(!pair.far.is_closed(), "what is in flight holds the link");
-    far.send(&PeerReply::Raft(vec![3; 1_000_000])).await.expect("a reply in flight is sent");
-    far.finish();
-    let reply = near.recv::<PeerReply>().await.expect("a reply in flight arrives");
-    assert_eq!(reply, PeerReply::Raft(vec![3; 1_000_000]));
+    let answer = PeerReply::Raft(vec![3; 1_000_000]);
+    let (sent, reply) = tokio::join!(far.send(&answer), near.recv::<PeerReply>());
+    sent.expect("a reply in flight is sent");
+    assert_eq!(reply.expect("a reply in flight arrives"), answer);
     drop(near);
     pair.far.closed().await;
     // Whoever needs a link dials again.

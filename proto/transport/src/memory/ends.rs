@@ -150,8 +150,8 @@ impl Listener for MemoryListener {
             wire.change(|state, now| state.start_drain(now));
         }
         for wire in wires {
-            // Ends within `drain_ms`.
-            wire.tend().await;
+            // Whoever tends it ends it within `drain_ms`.
+            wire.ended(Side::Listener).await;
         }
     }
 }

@@ -186,9 +186,18 @@ impl Wire {
         self.change(|state, now| state.end(None, reason, now));
     }
 
+    /// Waits until `side` knows that the link has ended.
+    pub(super) async fn ended(&self, side: Side) {
+        let ended = |state: &mut State, now| match state.ended(side, now) {
+            Some(_) => ControlFlow::Break(()),
+            None => ControlFlow::Continue(None),
+        };
+        self.wait(ended).await;
+    }
+
     /// Tends the link until it ends: winds it down when it is old or let go, and ends it when that is done.
     pub(super) async fn tend(self: Arc<Self>) {
-        self.wait(State::tend).await;
+        while self.wait(State::tend).await {}
     }
 }
 
@@ -245,29 +254,33 @@ impl State {
         }
     }
 
-    fn tend(&mut self, now: Instant) -> Step<()> {
+    /// Whether there is more to tend to.
+    fn tend(&mut self, now: Instant) -> Step<bool> {
         // Either side's view ends a silent link.
         let both = [Side::Dialer, Side::Listener];
         if both.into_iter().all(|side| self.ended(side, now).is_some()) || self.ending.is_some() {
-            return ControlFlow::Break(());
+            return ControlFlow::Break(false);
         }
         if self.released[Side::Dialer as usize] && self.held[Side::Dialer as usize] == 0 {
             self.end(Some(Side::Dialer), "", now);
-            return ControlFlow::Break(());
+            return ControlFlow::Break(false);
         }
         let old_at = self.born + Duration::from_millis(self.settings.connection_age_max_ms);
-        if now >= old_at || self.released[Side::Listener as usize] {
-            self.start_drain(now);
-        }
-        let Some((began_at, _)) = self.drain else { return ControlFlow::Continue(Some(old_at)) };
-        let over_at = began_at + Duration::from_millis(self.settings.drain_ms);
+        let Some((began_at, _)) = self.drain else {
+            if now >= old_at || self.released[Side::Listener as usize] {
+                self.start_drain(now);
+                return ControlFlow::Break(true);
+            }
+            return ControlFlow::Continue(Some(old_at));
+        };
         if self.drained(Side::Dialer, now).is_some() && self.held[Side::Dialer as usize] == 0 {
             self.end(Some(Side::Dialer), "done", now);
-            return ControlFlow::Break(());
+            return ControlFlow::Break(false);
         }
+        let over_at = began_at + Duration::from_millis(self.settings.drain_ms);
         if now >= over_at {
             self.end(Some(Side::Listener), "winding down took too long", now);
-            return ControlFlow::Break(());
+            return ControlFlow::Break(false);
         }
         ControlFlow::Continue(Some(over_at))
     }
