@@ -91,7 +91,11 @@ impl ApiMetrics {
                 "Requests of the control API",
                 &["method", "route", "status"],
             )?,
-            seconds: seconds("api_seconds", "Time to answer a request of the control API", &["method", "route"])?,
+            seconds: seconds(
+                "api_seconds",
+                "Time to answer a request of the control API",
+                &["method", "route"],
+            )?,
         };
         register(registry, &metrics.requests)?;
         register(registry, &metrics.seconds)?;

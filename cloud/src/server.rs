@@ -72,7 +72,10 @@ impl Server {
         let engines = engines(&config);
         let key = &config.models.signing_key;
         let registry = Registry::open(storage.clone(), key, engines, config.registry).await?;
-        service::files::publish(&config.dir.join("signing.pub"), registry.public_key().to_string().as_bytes())?;
+        service::files::publish(
+            &config.dir.join("signing.pub"),
+            registry.public_key().to_string().as_bytes(),
+        )?;
 
         let listener = bind_uplink(&config)?;
         let (api_listener, api_address) = bind(config.api.listen).await?;
@@ -85,7 +88,8 @@ impl Server {
 
         let door = UplinkDoor::new(&config.uplink, storage.clone(), registry.clone(), uplink_metrics);
         let token = api::token(token, &config.api.token)?;
-        let api = Api::new(&config.api, token, storage.clone(), registry.clone(), health.clone(), api_metrics);
+        let api =
+            Api::new(&config.api, token, storage.clone(), registry.clone(), health.clone(), api_metrics);
         let admin = service::admin::router(metrics, readiness(&health));
 
         let mut tasks = JoinSet::new();
@@ -122,7 +126,9 @@ impl Server {
         self.tasks.shutdown().await;
         self.storage.close().await;
         tracing::info!("cloud is down");
-        first.and(rest.unwrap_or_else(|_| Err(anyhow::anyhow!("the shutdown took too long and was cut short"))))
+        first.and(
+            rest.unwrap_or_else(|_| Err(anyhow::anyhow!("the shutdown took too long and was cut short"))),
+        )
     }
 }
 

@@ -175,3 +175,6 @@ impl UplinkDoor {
 fn error(code: Code, message: impl Into<String>) -> UplinkReply {
     UplinkReply::Error(ErrorReply::new(code, message).retry_after_ms(RETRY_AFTER_MS))
 }
+
+#[cfg(test)]
+mod tests;

@@ -60,7 +60,8 @@ async fn take_in(
 ) -> Result<ArtifactStored, ApiError> {
     let digest = announced.digest.as_deref().map(digest).transpose()?;
     let max = artifact_bytes_max(announced.kind);
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let length =
+        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length > max) {
         // Said before a byte is read.
         return Err(StorageError::TooLarge { max }.into());

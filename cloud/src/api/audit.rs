@@ -27,7 +27,11 @@ pub(super) async fn refused(storage: &Storage, caller: &Caller, what: &str, erro
         detail: format!("refused: {}", error.reply()),
     };
     if let Err(e) = storage.audit(&change).await {
-        tracing::error!(error = &e as &dyn std::error::Error, what, "a refused change is missing in the audit log");
+        tracing::error!(
+            error = &e as &dyn std::error::Error,
+            what,
+            "a refused change is missing in the audit log"
+        );
     }
     error
 }

@@ -45,7 +45,10 @@ pub fn token(given: Option<String>, file: &Path) -> anyhow::Result<Token> {
 impl Token {
     fn new(text: String) -> anyhow::Result<Self> {
         let sound = text.len() >= TOKEN_BYTES_MIN && text.bytes().all(|byte| byte.is_ascii_graphic());
-        anyhow::ensure!(sound, "it must have at least {TOKEN_BYTES_MIN} bytes of printable ASCII without spaces");
+        anyhow::ensure!(
+            sound,
+            "it must have at least {TOKEN_BYTES_MIN} bytes of printable ASCII without spaces"
+        );
         Ok(Self(text))
     }
 
@@ -92,7 +95,9 @@ mod tests {
         let token = Token::new("0123456789abcdef".into()).unwrap();
         assert!(token.admits(&headers("Bearer 0123456789abcdef")));
         assert!(token.admits(&headers("bearer 0123456789abcdef")));
-        for wrong in ["", "Bearer", "Bearer ", "Bearer 0123456789abcdee", "Basic 0123456789abcdef", "0123456789abcdef"] {
+        for wrong in
+            ["", "Bearer", "Bearer ", "Bearer 0123456789abcdee", "Basic 0123456789abcdef", "0123456789abcdef"]
+        {
             assert!(!token.admits(&headers(wrong)), "{wrong:?}");
         }
         assert!(!token.admits(&HeaderMap::new()));

@@ -90,6 +90,8 @@ impl Changes {
             }
         };
         let done = self.0.spawn(work.in_current_span()).await;
-        done.unwrap_or_else(|_| Err(ApiError::new(Code::Internal, "the change broke off; look at the cloud's log")))
+        done.unwrap_or_else(|_| {
+            Err(ApiError::new(Code::Internal, "the change broke off; look at the cloud's log"))
+        })
     }
 }

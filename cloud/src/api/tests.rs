@@ -17,7 +17,8 @@ fn document() -> Value {
 fn every_route_is_described_and_every_description_is_served() {
     let document = document();
     assert_eq!(document["openapi"], "3.1.0");
-    let described: BTreeSet<&str> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+    let described: BTreeSet<&str> =
+        document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
     let served: BTreeSet<&str> = routes().into_iter().map(|(path, ..)| path).collect();
     assert_eq!(described, served);
 }

@@ -35,7 +35,9 @@ impl UplinkDoor {
             UplinkRequest::Manifest => Ok(self.manifest()),
             UplinkRequest::Artifact { digest, offset } => self.artifact(digest, offset).await,
             UplinkRequest::Report(report) => self.report(caller, &report).await,
-            UplinkRequest::Subscribe => Err(ErrorReply::new(Code::Internal, "a subscription is not answered here")),
+            UplinkRequest::Subscribe => {
+                Err(ErrorReply::new(Code::Internal, "a subscription is not answered here"))
+            }
         };
         answered.unwrap_or_else(UplinkReply::Error)
     }
@@ -46,19 +48,26 @@ impl UplinkDoor {
     }
 
     /// Acknowledges once the events are durable, and never before.
-    async fn append(&self, caller: &Caller, first: Offset, events: &[Event]) -> Result<UplinkReply, ErrorReply> {
+    async fn append(
+        &self,
+        caller: &Caller,
+        first: Offset,
+        events: &[Event],
+    ) -> Result<UplinkReply, ErrorReply> {
         if events.len() > APPEND_EVENTS_MAX {
             let message = format!("at most {APPEND_EVENTS_MAX} events, not {}", events.len());
             return Err(ErrorReply::new(Code::TooLarge, message));
         }
         // A batch holds the events of many traces; the span carries the first, each event's own is logged below.
         let trace = events.iter().map(|event| event.trace).find(|trace| *trace != TraceId::default());
-        let span = tracing::info_span!("append", %first, events = events.len(), trace_id = tracing::field::Empty);
+        let span =
+            tracing::info_span!("append", %first, events = events.len(), trace_id = tracing::field::Empty);
         if let Some(trace) = trace {
             span.record("trace_id", tracing::field::display(trace));
         }
         let begun = Instant::now();
-        let appended = self.storage.append(&caller.pop, first, events, now_ms()).instrument(span.clone()).await;
+        let appended =
+            self.storage.append(&caller.pop, first, events, now_ms()).instrument(span.clone()).await;
         let outcome = appended.as_ref().map_or_else(|error| error.code().as_str(), |_| "stored");
         self.metrics.batch(outcome, begun.elapsed());
         let _entered = span.enter();
@@ -107,7 +116,8 @@ fn check_report(report: &NodeReport) -> Result<(), ErrorReply> {
     ];
     match texts.into_iter().flatten().find(|text| text.len() > REPORT_TEXT_BYTES_MAX) {
         Some(text) => {
-            let message = format!("a report's text has at most {REPORT_TEXT_BYTES_MAX} bytes, not {}", text.len());
+            let message =
+                format!("a report's text has at most {REPORT_TEXT_BYTES_MAX} bytes, not {}", text.len());
             Err(ErrorReply::new(Code::TooLarge, message))
         }
         None => Ok(()),

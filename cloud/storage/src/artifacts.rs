@@ -279,7 +279,8 @@ fn part(
         }
         verified.insert(digest, stamp);
     }
-    let mut bytes = Vec::with_capacity(ARTIFACT_PART_BYTES.min(usize::try_from(stamp.size - offset).unwrap_or(0)));
+    let mut bytes =
+        Vec::with_capacity(ARTIFACT_PART_BYTES.min(usize::try_from(stamp.size - offset).unwrap_or(0)));
     file.seek(SeekFrom::Start(offset))
         .and_then(|_| file.take(ARTIFACT_PART_BYTES as u64).read_to_end(&mut bytes))
         .map_err(|e| StorageError::file("read", path, e))?;

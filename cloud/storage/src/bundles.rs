@@ -133,6 +133,8 @@ fn stored(row: BundleRow) -> Result<StoredBundle, StorageError> {
 }
 
 fn decode(revision: Revision, signed: &SignedManifest) -> Result<Manifest, StorageError> {
-    proto::codec::decode(&signed.manifest)
-        .map_err(|source| StorageError::Undecodable { what: format!("the manifest of revision {revision}"), source })
+    proto::codec::decode(&signed.manifest).map_err(|source| StorageError::Undecodable {
+        what: format!("the manifest of revision {revision}"),
+        source,
+    })
 }

@@ -85,7 +85,9 @@ pub enum StorageError {
         offset: u64,
     },
     /// All artifacts together have reached their limit.
-    #[error("the artifacts take {used} bytes and may take {max}: remove old ones or raise artifacts_bytes_max")]
+    #[error(
+        "the artifacts take {used} bytes and may take {max}: remove old ones or raise artifacts_bytes_max"
+    )]
     Full {
         /// What they take.
         used: u64,

@@ -67,9 +67,7 @@ impl Storage {
             .await
             .map_err(StorageError::database("append events"))?;
         let upto = Offset(start.0 + fresh.len() as u64 - 1);
-        count(&mut transaction, pop, upto, &counted)
-            .await
-            .map_err(StorageError::database("count events"))?;
+        count(&mut transaction, pop, upto, &counted).await.map_err(StorageError::database("count events"))?;
         transaction.commit().await.map_err(StorageError::database("commit events"))?;
         let known = events.len() as u64 - counted.values().sum::<u64>();
         Ok(Appended { upto, counted, known })
@@ -275,10 +273,7 @@ mod tests {
         assert_eq!(overlap(5, 4, 5).unwrap(), 2);
         assert_eq!(overlap(9, 1, 5).unwrap(), 5);
         assert_eq!(overlap(5, 6, 0).unwrap(), 0);
-        assert!(matches!(
-            overlap(5, 7, 1),
-            Err(AppendError::Gap { first: Offset(7), expected: Offset(6) })
-        ));
+        assert!(matches!(overlap(5, 7, 1), Err(AppendError::Gap { first: Offset(7), expected: Offset(6) })));
         assert!(matches!(overlap(5, 0, 1), Err(AppendError::Impossible { .. })));
         assert!(matches!(overlap(5, u64::MAX, 1), Err(AppendError::Impossible { .. })));
         assert!(matches!(overlap(0, 1, APPEND_EVENTS_MAX + 1), Err(AppendError::Impossible { .. })));

@@ -29,7 +29,7 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Sqlite, SqlSafeStr, Transaction};
+use sqlx::{SqlSafeStr, Sqlite, Transaction};
 
 pub use artifacts::{Artifacts, Upload};
 pub use audit::Change;
@@ -97,11 +97,7 @@ impl Storage {
 
     /// Asks the database a trivial question, so that a readiness check does not lie.
     pub async fn ping(&self) -> Result<(), StorageError> {
-        sqlx::query(sql::PING)
-            .execute(&self.readers)
-            .await
-            .map(drop)
-            .map_err(StorageError::database("ping"))
+        sqlx::query(sql::PING).execute(&self.readers).await.map(drop).map_err(StorageError::database("ping"))
     }
 
     /// Waits for what runs, then closes every connection. Idempotent.

@@ -65,7 +65,10 @@ async fn bundles_are_published_shown_rolled_back_and_audited() {
     let response = cloud.post("/v1/bundles/1/rollback?note=fewer%20clicks", "").await;
     assert_eq!(response.status(), 200);
     let third: BundleView = response.json().await.unwrap();
-    assert_eq!((third.revision.0, third.rollback_of, &third.note[..]), (3, Some(first.revision), "fewer clicks"));
+    assert_eq!(
+        (third.revision.0, third.rollback_of, &third.note[..]),
+        (3, Some(first.revision), "fewer clicks")
+    );
     assert_eq!(third.artifacts, first.artifacts);
     let list: Vec<BundleView> = cloud.read("/v1/bundles?limit=2").await;
     assert_eq!(list, [third.clone(), second]);
@@ -103,7 +106,8 @@ async fn hostile_artifacts_are_refused_with_a_reason() {
     let large = vec![b' '; 1_000_001];
     let known = cloud.post("/v1/artifacts?kind=rules", large.clone()).await;
     assert_eq!(problem(known).await.code, Code::TooLarge);
-    let chunks = large.chunks(250_000).map(|chunk| Ok::<_, std::io::Error>(chunk.to_vec())).collect::<Vec<_>>();
+    let chunks =
+        large.chunks(250_000).map(|chunk| Ok::<_, std::io::Error>(chunk.to_vec())).collect::<Vec<_>>();
     let streamed = reqwest::Body::wrap_stream(futures::stream::iter(chunks));
     let streamed = cloud.post("/v1/artifacts?kind=rules", streamed).await;
     assert_eq!(problem(streamed).await.code, Code::TooLarge);
@@ -120,7 +124,10 @@ async fn hostile_artifacts_are_refused_with_a_reason() {
     assert!(refused.detail.contains("RetrievalModel"), "{}", refused.detail);
     assert!(cloud.read::<Vec<BundleView>>("/v1/bundles").await.is_empty());
     let lines = audit(&cloud).await;
-    assert_eq!(lines.iter().filter(|(what, detail)| what == "artifact.store" && detail.contains("refused")).count(), 3);
+    assert_eq!(
+        lines.iter().filter(|(what, detail)| what == "artifact.store" && detail.contains("refused")).count(),
+        3
+    );
     assert!(lines[0].1.contains("refused: invalid"), "{:?}", lines[0]);
     cloud.stop().await;
 }
@@ -179,4 +186,59 @@ async fn addresses_are_written_down_and_a_folder_has_one_cloud() {
     assert!(format!("{error:#}").contains("another cloud"), "{error:#}");
     cloud.stop().await;
     deployment.start().await.stop().await;
+}
+
+/// An upload of which only the beginning comes.
+fn stalled(
+    cloud: &Cloud,
+) -> (futures::channel::mpsc::Sender<std::io::Result<Vec<u8>>>, reqwest::RequestBuilder) {
+    let (mut sender, body) = futures::channel::mpsc::channel(1);
+    sender.try_send(Ok(b"{".to_vec())).unwrap();
+    let url = cloud.url("/v1/artifacts?kind=rules");
+    (sender, cloud.http.post(url).bearer_auth(TOKEN).body(reqwest::Body::wrap_stream(body)))
+}
+
+#[tokio::test]
+async fn an_upload_that_stalls_is_cut_off_and_leaves_nothing() {
+    let deployment = Deployment::new();
+    let cloud = deployment.start_with(&[("CLOUD__API__UPLOAD_TIMEOUT_MS", "200")]).await;
+    let (_sender, upload) = stalled(&cloud);
+    let response = tokio::time::timeout(crate::PATIENCE, upload.send()).await.unwrap().unwrap();
+    assert_eq!(response.status(), 504);
+    assert_eq!(problem(response).await.code, Code::DeadlineExceeded);
+    let artifacts = deployment.dir().join(cloud_storage::ARTIFACTS_FOLDER);
+    assert_eq!(std::fs::read_dir(artifacts).unwrap().count(), 0);
+    cloud.stop().await;
+}
+
+#[tokio::test]
+async fn places_are_limited_and_come_back() {
+    let deployment = Deployment::new();
+    for (setting, path) in
+        [("CLOUD__API__UPLOADS_MAX", "/v1/artifacts?kind=rules"), ("CLOUD__API__IN_FLIGHT_MAX", "/healthz")]
+    {
+        let cloud = deployment.start_with(&[(setting, "1")]).await;
+        let (sender, upload) = stalled(&cloud);
+        let upload = tokio::spawn(upload.send());
+        let ask = async || match path {
+            "/healthz" => cloud.get(path).await,
+            _ => cloud.post(path, "{}").await,
+        };
+        let refused = async {
+            loop {
+                let response = ask().await;
+                if response.status() == 503 {
+                    return response;
+                }
+            }
+        };
+        let refused = tokio::time::timeout(crate::PATIENCE, refused).await.unwrap();
+        assert_eq!(refused.headers()["retry-after"], "1");
+        assert_eq!(problem(refused).await.code, Code::Overloaded);
+        // The upload ends, and its place is free.
+        drop(sender);
+        upload.await.unwrap().unwrap();
+        assert_eq!(ask().await.status(), 200);
+        cloud.stop().await;
+    }
 }

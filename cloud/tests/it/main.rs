@@ -67,7 +67,7 @@ impl Deployment {
         let config = Config::from_sources(None, self.variables(extra).into_iter()).unwrap();
         let shutdown = Shutdown::new();
         let server = Server::start(config, Some(TOKEN.to_owned()), shutdown.clone()).await.unwrap();
-        Cloud { server, shutdown, http: reqwest::Client::new() }
+        Cloud { server, shutdown, http: reqwest::Client::builder().no_proxy().build().unwrap() }
     }
 
     pub(crate) fn trust(&self) -> Trust {
@@ -82,8 +82,10 @@ impl Deployment {
     /// A node's link to the cloud at `address`.
     pub(crate) async fn node(&self, address: &str, pop: &str, node: u64) -> Node {
         let credentials = self.node_credentials(pop, node);
+        // A cloud that was killed says nothing: a short silence is enough here.
+        let settings = Settings { keep_alive_ms: 200, idle_timeout_ms: 2_000, ..Settings::peers() };
         let dialer =
-            QuicDialer::new(&self.trust(), Some(&credentials), proto::ALPN_UPLINK, &Settings::peers()).unwrap();
+            QuicDialer::new(&self.trust(), Some(&credentials), proto::ALPN_UPLINK, &settings).unwrap();
         let link = dialer.dial(address, &Peer::Cloud, PATIENCE).await.unwrap();
         Node { link, _dialer: dialer }
     }
@@ -162,6 +164,7 @@ impl Cloud {
 }
 
 /// An edge node as the cloud sees it.
+#[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) link: Arc<dyn Link>,
     _dialer: QuicDialer,
@@ -190,6 +193,27 @@ impl Node {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// Appends without a pause, 50 events a batch, from `upto` on, until the link is gone; returns the last acknowledged offset.
+/// What is acknowledged meanwhile can be watched.
+pub(crate) fn keep_appending(
+    node: Node,
+    mut upto: u64,
+) -> (tokio::task::JoinHandle<u64>, tokio::sync::watch::Receiver<u64>) {
+    let (progress, seen) = tokio::sync::watch::channel(upto);
+    let sender = tokio::spawn(async move {
+        loop {
+            let request = UplinkRequest::Append { first: Offset(upto + 1), events: events(upto..upto + 50) };
+            match transport::call(&*node.link, &request, PATIENCE).await {
+                Ok(UplinkReply::Ack { upto: now, .. }) => upto = now.0,
+                Ok(other) => panic!("{other:?}"),
+                Err(_) => return upto,
+            }
+            progress.send_replace(upto);
+        }
+    });
+    (sender, seen)
 }
 
 /// Event number `n`: the same number gives the same event.

@@ -4,10 +4,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use cloud::server::Addresses;
-use proto::uplink::{UplinkReply, UplinkRequest};
-use proto::Offset;
 
-use crate::{Deployment, PATIENCE, TOKEN, events, read_json};
+use crate::{Deployment, PATIENCE, TOKEN, events, keep_appending, read_json};
 
 /// A process that does not outlive its test.
 struct Process(Child);
@@ -83,26 +81,16 @@ async fn kill_9_amid_appends_loses_and_doubles_nothing() {
         let node = deployment.node(&addresses.uplink, "fra", round).await;
         let position = node.position().await;
         assert!(position >= acknowledged, "round {round}: {position} held, {acknowledged} acknowledged");
-        acknowledged = position;
-        let until = acknowledged + 3_000;
-        while acknowledged < until {
-            let first = acknowledged;
-            if acknowledged + 500 > until {
-                process.signal("KILL");
-            }
-            let request = UplinkRequest::Append { first: Offset(first + 1), events: events(first..first + 250) };
-            match transport::call(&*node.link, &request, PATIENCE).await {
-                Ok(UplinkReply::Ack { upto, .. }) => acknowledged = upto.0,
-                Ok(other) => panic!("{other:?}"),
-                Err(_) => break,
-            }
-        }
+        let (sender, mut seen) = keep_appending(node, position);
+        seen.wait_for(|upto| *upto >= position + 1_000).await.unwrap();
+        process.signal("KILL");
+        acknowledged = sender.await.unwrap();
     }
     let cloud = deployment.start().await;
     let counts = cloud.counts().await;
     let node = deployment.node(cloud.uplink(), "fra", 9).await;
     let position = node.position().await;
-    assert!(acknowledged > 0 && position >= acknowledged);
+    assert!(acknowledged >= 3_000 && position >= acknowledged);
     assert_eq!(counts.total, position, "each event that was stored is counted once");
     cloud.stop().await;
 }

@@ -6,7 +6,7 @@ use proto::{ALPN_UPLINK, Code, Digest, Offset, Revision};
 use transport::quic::{QuicDialer, Settings};
 use transport::{Dialer, LinkErrorKind, Peer, Stream};
 
-use crate::{Deployment, PATIENCE, event, events, files};
+use crate::{Deployment, PATIENCE, event, events, files, keep_appending};
 
 fn code(reply: UplinkReply) -> Code {
     match reply {
@@ -239,10 +239,10 @@ async fn reports_are_shown_by_pop_and_node() {
     }
     let pops: Vec<PopView> = cloud.read("/v1/pops").await;
     assert_eq!(pops.len(), 1);
-    assert_eq!(pops[0].nodes.iter().map(|n| (n.node.0, n.report.role)).collect::<Vec<_>>(), [
-        (1, Role::Leader),
-        (2, Role::Follower)
-    ]);
+    assert_eq!(
+        pops[0].nodes.iter().map(|n| (n.node.0, n.report.role)).collect::<Vec<_>>(),
+        [(1, Role::Leader), (2, Role::Follower)]
+    );
     let one: PopView = cloud.read("/v1/pops/fra").await;
     assert_eq!(one, pops[0]);
     assert_eq!(cloud.get("/v1/pops/nowhere").await.status(), 404);
@@ -284,19 +284,7 @@ async fn what_was_acknowledged_before_a_shutdown_is_there_after_it() {
     let deployment = Deployment::new();
     let cloud = deployment.start().await;
     let node = deployment.node(cloud.uplink(), "fra", 1).await;
-    let (progress, mut seen) = tokio::sync::watch::channel(0_u64);
-    let sender = tokio::spawn(async move {
-        let mut upto = 0;
-        loop {
-            let request = UplinkRequest::Append { first: Offset(upto + 1), events: events(upto..upto + 50) };
-            match transport::call(&*node.link, &request, PATIENCE).await {
-                Ok(UplinkReply::Ack { upto: now, .. }) => upto = now.0,
-                Ok(other) => panic!("{other:?}"),
-                Err(_) => return upto,
-            }
-            progress.send_replace(upto);
-        }
-    });
+    let (sender, mut seen) = keep_appending(node, 0);
     seen.wait_for(|upto| *upto >= 500).await.unwrap();
     cloud.stop().await;
     let acknowledged = sender.await.unwrap();

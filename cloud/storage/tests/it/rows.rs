@@ -50,7 +50,10 @@ async fn events_are_found_by_visitor_and_by_trace() {
     let storage = open(&folder).await;
     storage.append(&pop("fra"), Offset(1), &events(0..1_000), NOW_MS).await.unwrap();
     let all = storage.events_recent(&Filter::default(), 10).await.unwrap();
-    assert_eq!(all.iter().map(|view| view.offset.0).collect::<Vec<_>>(), (991..=1_000).rev().collect::<Vec<_>>());
+    assert_eq!(
+        all.iter().map(|view| view.offset.0).collect::<Vec<_>>(),
+        (991..=1_000).rev().collect::<Vec<_>>()
+    );
     let wanted = event(951);
     let of_visitor = Filter { visitor: Some(wanted.visitor.to_string()), trace: None };
     let found = storage.events_recent(&of_visitor, 10).await.unwrap();
@@ -58,7 +61,10 @@ async fn events_are_found_by_visitor_and_by_trace() {
     let of_trace = Filter { visitor: None, trace: Some(wanted.trace) };
     let found = storage.events_recent(&of_trace, 10).await.unwrap();
     assert_eq!(found.len(), 1);
-    assert_eq!((found[0].id, found[0].at_ms, &found[0].kind[..]), (wanted.id, wanted.at_ms, wanted.kind.name()));
+    assert_eq!(
+        (found[0].id, found[0].at_ms, &found[0].kind[..]),
+        (wanted.id, wanted.at_ms, wanted.kind.name())
+    );
     assert_eq!(found[0].trace, wanted.trace.to_string());
     let of_both = Filter { visitor: Some("u:nobody".into()), trace: Some(wanted.trace) };
     assert!(storage.events_recent(&of_both, 10).await.unwrap().is_empty());
