@@ -44,14 +44,19 @@ impl Inner {
                 }
             };
             let address = self.delivery_node(avoid.take()).await;
-            let outcome = self.send(&address, &batch).await;
-            let verdict = match outcome {
+            let asked_at_ms = self.now_ms();
+            let verdict = match self.send(&address, &batch).await {
                 Ok(tracked) => {
                     self.arrived(&address, &batch, &tracked).await;
                     delivery.moved_on();
                     continue;
                 }
-                Err(asked) => self.verdict(&mut delivery, &address, &batch, &asked),
+                Err(asked) => {
+                    if matches!(asked.failure, Failure::Unreachable) {
+                        self.pool.forget_silent(&address, asked_at_ms);
+                    }
+                    self.verdict(&mut delivery, &address, &batch, &asked)
+                }
             };
             match verdict {
                 Verdict::PutAside => {
@@ -125,7 +130,6 @@ impl Inner {
             Failure::Ended => Verdict::Again { after_ms: 0, elsewhere: false },
             Failure::Unreachable => {
                 self.session().nodes.failed(address, now_ms, random);
-                self.pool.forget_silent(address, now_ms);
                 delivery.lost(random)
             }
             Failure::Refused(reply) => {

@@ -20,13 +20,14 @@ const MEASURED_MAX: usize = 4;
 impl Inner {
     /// Runs until the client closes.
     pub(crate) async fn keep_nearest(self: Arc<Self>) {
+        let (soon_ms, rarely_ms) = (self.config.timing.remeasure_soon_ms, self.config.timing.remeasure_ms);
+        let mut away_ms = None;
         loop {
-            let timing = &self.config.timing;
             tokio::select! {
-                () = tokio::time::sleep(jittered(timing.remeasure_ms)) => {}
+                () = tokio::time::sleep(jittered(away_ms.unwrap_or(rarely_ms))) => {}
                 () = async {
                     self.measure_soon.notified().await;
-                    tokio::time::sleep(jittered(timing.remeasure_soon_ms)).await;
+                    tokio::time::sleep(jittered(soon_ms)).await;
                 } => {}
             }
             if self.session().nodes.len() > 1
@@ -34,6 +35,7 @@ impl Inner {
             {
                 tracing::debug!(%error, "no node could be measured");
             }
+            away_ms = self.session().nodes.remeasure_in_ms(away_ms, soon_ms, rarely_ms);
         }
     }
 

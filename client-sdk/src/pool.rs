@@ -111,7 +111,7 @@ struct Slots {
 
 /// What a dialling task needs.
 #[derive(Debug)]
-struct Door {
+struct Opener {
     dialer: Arc<dyn Dialer>,
     peer: Peer,
     app_key: crate::config::AppKey,
@@ -122,7 +122,7 @@ struct Door {
 /// The connections of one client.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    door: Arc<Door>,
+    opener: Arc<Opener>,
     slots: Mutex<Slots>,
     closing: CancellationToken,
 }
@@ -135,14 +135,14 @@ impl Pool {
         started: Instant,
         closing: CancellationToken,
     ) -> Self {
-        let door = Door {
+        let opener = Opener {
             dialer,
             peer: Peer::Named(config.server_name.clone()),
             app_key: config.app_key.clone(),
             timeout: Duration::from_millis(config.timing.connect_timeout_ms),
             started,
         };
-        Self { door: Arc::new(door), slots: Mutex::new(Slots { slots: Vec::new(), uses: 0 }), closing }
+        Self { opener: Arc::new(opener), slots: Mutex::new(Slots { slots: Vec::new(), uses: 0 }), closing }
     }
 
     /// The connection to a node; dials if there is none. True: this call found it open or waited for it to be; false: this call
@@ -210,11 +210,11 @@ impl Pool {
 
     fn dial(&self, address: &Address) -> watch::Receiver<Dialled> {
         let (sender, receiver) = watch::channel(None);
-        let (door, address, closing) = (Arc::clone(&self.door), address.clone(), self.closing.clone());
+        let (opener, address, closing) = (Arc::clone(&self.opener), address.clone(), self.closing.clone());
         tokio::spawn(async move {
             tokio::select! {
                 () = closing.cancelled() => {}
-                result = door.open(&address) => {
+                result = opener.open(&address) => {
                     sender.send_replace(Some(result));
                 }
             }
@@ -228,7 +228,7 @@ impl Pool {
     }
 }
 
-impl Door {
+impl Opener {
     /// Dials, and opens a session as the first thing said.
     async fn open(&self, address: &Address) -> Result<Arc<Connection>, AskError> {
         let failed = |error| link_error(address, error, false);

@@ -33,9 +33,10 @@ impl Inner {
         let trace = new_trace();
         let span = tracing::debug_span!("recommend", %trace, slot = %request.recommend.slot);
         let result = tokio::select! {
-            // Only looked at while the request waits: an answer that is there is given.
-            () = self.closing.cancelled() => Err(SdkError::Closed),
+            // An answer that is there is given, though the client closes.
+            biased;
             result = self.attempt(&request, trace).instrument(span) => result,
+            () = self.closing.cancelled() => Err(SdkError::Closed),
         };
         let counter: &AtomicU64 =
             if result.is_ok() { &self.counters.answers } else { &self.counters.failures };

@@ -367,7 +367,12 @@ fn read_events(
         if !room.admit(record.payload.len()) {
             return true;
         }
-        marks.push_back(Mark { seq: record.seq, id: event.id, after: segment.after, end: start + end as u64 });
+        marks.push_back(Mark {
+            seq: record.seq,
+            id: event.id,
+            after: segment.after,
+            end: start + end as u64,
+        });
         events.push(Queued { seq: record.seq, bytes: record.payload.len(), event });
     }
     false

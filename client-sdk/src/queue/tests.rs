@@ -67,7 +67,11 @@ async fn a_full_queue_refuses_whole_calls_and_takes_events_again_when_there_is_r
         let AppendError::Full { bytes, bytes_max } = full else { panic!("{full}") };
         assert!(bytes <= bytes_max && bytes_max == 128 * 1024);
         assert!(taken.len() >= 200, "{} events", taken.len());
-        assert_eq!(all(&queue).await, taken, "nothing of what was taken is dropped, nothing of what was refused is there");
+        assert_eq!(
+            all(&queue).await,
+            taken,
+            "nothing of what was taken is dropped, nothing of what was refused is there"
+        );
         // Room comes back as events are acknowledged, in whatever portions.
         while !all(&queue).await.is_empty() {
             let newest = queue.read(37, 10_000_000).await.unwrap().last().unwrap().seq;
@@ -86,7 +90,8 @@ async fn the_disk_stays_within_its_bound() {
     let queue = Queue::open(dir.path(), 128 * 1024, 1_000).unwrap();
     for round in 0..30 {
         while queue.append(&vec![draft(&"y".repeat(300)); 5], NOW_MS).await.is_ok() {}
-        let used: u64 = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
+        let used: u64 =
+            std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
         assert!(used <= 128 * 1024 + 64, "round {round}: {used} bytes");
         let batch = queue.read(50 + round, 10_000_000).await.unwrap();
         queue.acknowledge(batch.last().unwrap().seq).await.unwrap();
@@ -114,7 +119,8 @@ async fn an_append_that_is_given_up_does_not_block_the_next() {
     let given_up = queue.append(&drafts, NOW_MS);
     assert!(futures::FutureExt::now_or_never(given_up).is_none());
     queue.append(&[draft("kept")], NOW_MS).await.unwrap();
-    let names: Vec<_> = queue.read(10, 10_000).await.unwrap().into_iter().map(|queued| queued.event.kind).collect();
+    let names: Vec<_> =
+        queue.read(10, 10_000).await.unwrap().into_iter().map(|queued| queued.event.kind).collect();
     assert_eq!(names, [draft("given up").kind, draft("kept").kind]);
 }
 

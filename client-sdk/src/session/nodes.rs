@@ -145,6 +145,13 @@ impl Nodes {
         ready.into_iter().take(max).map(|node| node.address.clone()).collect()
     }
 
+    /// How soon nodes are to be measured again because one is away: after `soon_ms`, then (`last_ms` is the pause before)
+    /// at doubling pauses up to `rarely_ms`. `None`: all are well.
+    pub(crate) fn remeasure_in_ms(&self, last_ms: Option<u64>, soon_ms: u64, rarely_ms: u64) -> Option<u64> {
+        let away = self.nodes.iter().any(|node| node.failures > 0);
+        away.then(|| last_ms.map_or(soon_ms, |last_ms| last_ms.saturating_mul(2)).min(rarely_ms))
+    }
+
     /// How many are known.
     pub(crate) fn len(&self) -> usize {
         self.nodes.len()
@@ -250,6 +257,20 @@ mod tests {
         assert_eq!(known(&nodes), ["a", "b", "c", "d"]);
         nodes.learn(&["d".into(), "f".into(), "g".into()]);
         assert_eq!(known(&nodes), ["a", "b", "d", "f"]);
+    }
+
+    #[test]
+    fn while_a_node_is_away_nodes_are_measured_more_often() {
+        let mut nodes = nodes(&["a", "b"]);
+        assert_eq!(nodes.remeasure_in_ms(None, 30, 200), None);
+        nodes.failed("a", 0, 1.0);
+        let mut pause_ms = None;
+        for expected_ms in [30, 60, 120, 200, 200] {
+            pause_ms = nodes.remeasure_in_ms(pause_ms, 30, 200);
+            assert_eq!(pause_ms, Some(expected_ms));
+        }
+        nodes.measured("a", 100);
+        assert_eq!(nodes.remeasure_in_ms(pause_ms, 30, 200), None);
     }
 
     #[test]

@@ -13,14 +13,11 @@ async fn a_session_is_the_first_thing_said_on_every_connection() {
     let memory = MemoryPop::new(3);
     let client = memory.client(&[1, 2, 3]).await;
     let visitor = visitor("ada");
-    for node in 1..=3 {
+    for _ in 0..2 {
         client.recommend(home(&visitor)).await.unwrap();
         memory.network.kill(&format!("node-{}", preferred(&client)));
-        assert!(node <= 3);
-        if node < 3 {
-            client.recommend(home(&visitor)).await.unwrap();
-        }
     }
+    client.recommend(home(&visitor)).await.unwrap();
     assert_eq!(memory.pop.unannounced(), 0);
     assert!(memory.pop.sessions().len() >= 3, "{:?}", memory.pop.sessions());
 }
@@ -51,13 +48,10 @@ async fn after_a_failover_the_client_returns_to_the_nearest_node_when_it_is_back
     client.recommend(home(&visitor("ada"))).await.unwrap();
     assert_eq!(preferred(&client), 2);
     memory.start(1, settings[0].clone());
-    // Whoever asks now and then finds its way back; the far node keeps answering meanwhile.
+    // The far node answers all the while; only measuring again finds out that the near one is back.
     let returned = async {
         while preferred(&client) != 1 {
             client.recommend(home(&visitor("ada"))).await.unwrap();
-            memory.pop.set(2, Manner::Refuse(proto::ErrorReply::new(Code::NotReady, "draining")));
-            client.recommend(home(&visitor("ada"))).await.unwrap();
-            memory.pop.set(2, Manner::Serve);
         }
     };
     tokio::time::timeout(PATIENCE, returned).await.expect("it returns");
@@ -83,7 +77,8 @@ async fn without_a_node_connecting_fails_unless_the_app_may_start_offline() {
     config.start_offline = true;
     let client = memory.client_with(config).await;
     client.track(&visitor("ada"), custom("offline")).await.unwrap();
-    let error = client.recommend(home(&visitor("ada")).deadline(Duration::from_millis(80))).await.unwrap_err();
+    let error =
+        client.recommend(home(&visitor("ada")).deadline(Duration::from_millis(80))).await.unwrap_err();
     assert!(matches!(error, SdkError::Deadline { .. } | SdkError::Unavailable { .. }), "{error}");
     memory.start(1, Settings::default());
     client.flush(PATIENCE).await.unwrap();
@@ -185,6 +180,9 @@ async fn many_clients_share_a_dialer() {
         client.recommend(home(&visitor(&format!("visitor-{n}")))).await.unwrap();
         per_node[usize::try_from(preferred(client)).unwrap()] += 1;
     }
-    assert!(per_node[1..].iter().all(|clients| *clients >= 3), "equally near nodes share the clients: {per_node:?}");
+    assert!(
+        per_node[1..].iter().all(|clients| *clients >= 3),
+        "equally near nodes share the clients: {per_node:?}"
+    );
     until("every session is counted", || memory.pop.sessions().len() >= 50).await;
 }

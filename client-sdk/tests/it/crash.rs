@@ -100,6 +100,11 @@ async fn nothing_promised_is_lost_when_the_app_is_killed() {
     assert_eq!(set.len(), counted.len(), "none is counted twice");
     assert!(counted.is_sorted(), "they arrive in the order they were tracked, over four lives of the app");
     // What was never promised but had reached the disk may arrive, too: at most one call each life.
-    assert!(counted.len() <= promised.len() + 4 * 3, "{} counted, {} promised", counted.len(), promised.len());
+    assert!(
+        counted.len() <= promised.len() + 4 * 3,
+        "{} counted, {} promised",
+        counted.len(),
+        promised.len()
+    );
     println!("{} promised, {} counted, {} sent again", promised.len(), counted.len(), quic.pop.duplicates());
 }

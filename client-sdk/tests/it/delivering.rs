@@ -135,7 +135,9 @@ async fn poison_is_put_aside_alone_reported_and_kept() {
     })));
     let client = memory.client_with(config).await;
     let events: Vec<_> = (0..300)
-        .map(|n| (visitor("ada"), custom(&if n % 100 == 50 { format!("poison {n}") } else { format!("good {n}") })))
+        .map(|n| {
+            (visitor("ada"), custom(&if n % 100 == 50 { format!("poison {n}") } else { format!("good {n}") }))
+        })
         .collect();
     let ids = client.track_all(events).await.unwrap();
     client.flush(PATIENCE).await.unwrap();
@@ -156,7 +158,10 @@ async fn a_refused_key_keeps_events_waiting_instead_of_putting_them_aside() {
     memory.pop.set(1, Manner::Refuse(ErrorReply::new(Code::Forbidden, "app suspended")));
     let id = client.track(&visitor("ada"), custom("kept")).await.unwrap();
     until("the refusal is shown", || client.stats().refusal.is_some()).await;
-    assert!(matches!(client.flush(Duration::from_millis(20)).await, Err(SdkError::NotFlushed { pending: 1 })));
+    assert!(matches!(
+        client.flush(Duration::from_millis(20)).await,
+        Err(SdkError::NotFlushed { pending: 1 })
+    ));
     memory.pop.set(1, Manner::Serve);
     client.flush(PATIENCE).await.unwrap();
     assert_eq!(memory.pop.event_ids(), [id]);
@@ -169,7 +174,10 @@ async fn an_event_that_is_not_allowed_is_refused_on_the_spot() {
     let client = memory.client(&[1]).await;
     let bad = EventKind::Rating { item: "film".parse().unwrap(), stars: 9.0 };
     let error = client.track(&visitor("ada"), bad).await.unwrap_err();
-    assert!(matches!(&error, SdkError::Refused { node: None, reply } if reply.code == Code::Invalid), "{error}");
+    assert!(
+        matches!(&error, SdkError::Refused { node: None, reply } if reply.code == Code::Invalid),
+        "{error}"
+    );
     assert!(client.track_all(Vec::new()).await.is_err());
     assert_eq!(client.pending(), 0);
 }

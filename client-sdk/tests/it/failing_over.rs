@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use client_sdk::{Code, SdkError, TraceId};
 use proto::ErrorReply;
+use transport::memory::Settings;
 
 use crate::pop::{Manner, MemoryPop, PATIENCE, custom, home, preferred, visitor};
 
@@ -48,7 +49,11 @@ async fn errors_that_say_elsewhere_move_on_at_once() {
         memory.pop.set(preferred(&client), Manner::Refuse(refusal(code)));
         let begun = Instant::now();
         client.recommend(home(&visitor("ada"))).await.unwrap();
-        assert!(begun.elapsed() < PATIENCE / 4, "no share of the deadline was waited for: {:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < PATIENCE / 4,
+            "no share of the deadline was waited for: {:?}",
+            begun.elapsed()
+        );
         let asked = memory.pop.asked();
         assert_eq!(asked.len(), 2, "{code}");
         assert_eq!(asked[0].trace, asked[1].trace, "both questions belong to one trace");
@@ -89,7 +94,8 @@ async fn a_final_refusal_returns_without_asking_another() {
 async fn a_request_that_is_not_allowed_is_not_sent() {
     let memory = MemoryPop::new(1);
     let client = memory.client(&[1]).await;
-    for request in [home(&visitor("ada")).count(0), home(&visitor("ada")).context("name", "x".repeat(10_000))] {
+    for request in [home(&visitor("ada")).count(0), home(&visitor("ada")).context("name", "x".repeat(10_000))]
+    {
         let error = client.recommend(request).await.unwrap_err();
         assert!(matches!(error, SdkError::Refused { node: None, .. }), "{error}");
     }
@@ -113,6 +119,22 @@ async fn all_nodes_silent_is_a_deadline_and_costs_no_more_than_it() {
         memory.pop.set(node, Manner::Serve);
     }
     client.recommend(home(&visitor("ada"))).await.unwrap();
+}
+
+/// The node is back, but nothing tells the client that its old connection is dead: only silence does.
+#[tokio::test]
+async fn a_connection_that_died_silently_is_replaced() {
+    let settings = Settings { idle_timeout_ms: 600_000, ..Settings::default() };
+    let mut memory = MemoryPop::with(std::slice::from_ref(&settings));
+    let client = memory.client(&[1]).await;
+    client.recommend(home(&visitor("ada"))).await.unwrap();
+    memory.network.kill("node-1");
+    memory.start(1, settings);
+    let brief = home(&visitor("ada")).deadline(Duration::from_millis(100));
+    assert!(matches!(client.recommend(brief).await, Err(SdkError::Deadline { .. })));
+    client.recommend(home(&visitor("ada")).deadline(Duration::from_secs(5))).await.unwrap();
+    client.track(&visitor("ada"), custom("arrives")).await.unwrap();
+    client.flush(PATIENCE).await.unwrap();
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use client_sdk::{Client, Config, EventKind, ItemId, SlotRequest, Trust, UserId, VisitorId};
 use proto::client::{
-    Answer, Ask, ClientReply, ClientRequest, Ranked, Reason, Recommend, ServedBy, SessionOpened, Track, Tracked,
+    Answer, Ask, ClientReply, ClientRequest, Ranked, Reason, Recommend, ServedBy, SessionOpened, Track,
+    Tracked,
 };
 use proto::{AnswerId, Code, ErrorReply, Event, EventId, NodeId, PopId, Revision, SessionToken, TraceId};
 use transport::memory::{MemoryListener, Network, Settings};

@@ -35,7 +35,8 @@ impl QuicPop {
             let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
             let credentials = issued.credentials().unwrap();
             let settings = Settings::clients();
-            let listener = QuicListener::bind(any_port, Door::Clients, &credentials, &trust, &settings).unwrap();
+            let listener =
+                QuicListener::bind(any_port, Door::Clients, &credentials, &trust, &settings).unwrap();
             let listener = Arc::new(listener);
             tokio::spawn(pop.clone().serve(node, Arc::clone(&listener) as Arc<dyn Listener>));
             listeners.push(listener);
@@ -58,7 +59,10 @@ async fn recommend_track_and_fail_over() {
     let answer = client.recommend(home(&visitor("ada"))).await.unwrap();
     assert_eq!(answer.items.len(), 3);
     let (item, slot) = (answer.items[0].item.clone(), "home".parse().unwrap());
-    let id = client.track(&visitor("ada"), EventKind::Click { item, slot, answer: Some(answer.id) }).await.unwrap();
+    let id = client
+        .track(&visitor("ada"), EventKind::Click { item, slot, answer: Some(answer.id) })
+        .await
+        .unwrap();
     client.flush(PATIENCE).await.unwrap();
     assert_eq!(quic.pop.event_ids(), [id]);
     // The preferred node goes away in an orderly way, as at a deployment.
