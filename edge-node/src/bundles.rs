@@ -86,6 +86,10 @@ impl Bundles {
         let (mut applied, mut newest) = (self.store.changes(), self.cloud.newest());
         let mut pause = PAUSE;
         loop {
+            // What changes from here on, the step itself may have seen or not: then it is looked at again.
+            let known = applied.borrow_and_update().revision;
+            newest.mark_unchanged();
+            self.leader.mark_unchanged();
             let step = self.step().await;
             if let Err(error) = &step {
                 self.refuse(error);
@@ -96,7 +100,6 @@ impl Bundles {
                     Err(_) => tokio::time::sleep(pause).await,
                 }
             };
-            let known = applied.borrow_and_update().revision;
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = again => { pause = (pause * 2).min(PAUSE_MAX); continue }

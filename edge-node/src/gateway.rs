@@ -105,7 +105,10 @@ impl Gateway {
         let Ok(mut stream) = link.accept().await else { return false };
         let asked = match stream.recv::<ClientRequest>().await {
             Ok(request) => request.ask,
-            Err(error) => return self.broken(&mut stream, &error).await,
+            Err(error) => {
+                self.broken(&mut stream, &error).await;
+                return false;
+            }
         };
         let reply = match asked {
             Ask::Session(open) => self.session(&open),
@@ -139,7 +142,7 @@ impl Gateway {
     async fn stream(self: Arc<Self>, mut stream: Stream) {
         let request = match tokio::time::timeout(READ_WITHIN, stream.recv::<ClientRequest>()).await {
             Ok(Ok(request)) => request,
-            Ok(Err(error)) => return drop(self.broken(&mut stream, &error).await),
+            Ok(Err(error)) => return self.broken(&mut stream, &error).await,
             Err(_) => return stream.reset(Code::DeadlineExceeded),
         };
         let span = tracing::debug_span!("request", trace_id = %request.trace);
@@ -150,13 +153,12 @@ impl Gateway {
     }
 
     /// Says what was wrong, as far as the stream still allows.
-    async fn broken(&self, stream: &mut Stream, error: &transport::LinkError) -> bool {
+    async fn broken(&self, stream: &mut Stream, error: &transport::LinkError) {
         if error.code().fault() == proto::Fault::Caller {
             self.metrics.protocol_errors.inc();
             let _ = stream.send(&ClientReply::Error(ErrorReply::from(error))).await;
             stream.finish();
         }
-        false
     }
 
     async fn answer(&self, request: ClientRequest) -> ClientReply {

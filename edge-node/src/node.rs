@@ -134,9 +134,9 @@ async fn bind(config: &Config) -> anyhow::Result<Doors> {
         max_connections: config.clients.connections_max,
         max_bidi_streams: config.clients.streams_max,
         connection_age_max_ms: config.clients.connection_age_max_ms,
-        ..Settings::default()
+        ..Settings::clients()
     };
-    let inside = Settings::default();
+    let inside = Settings::peers();
     let pop = config.node.pop.clone();
     let listen = |address: &str| -> anyhow::Result<SocketAddr> {
         address.parse().with_context(|| format!("{address:?} is not an address such as 127.0.0.1:7443"))
@@ -148,18 +148,18 @@ async fn bind(config: &Config) -> anyhow::Result<Doors> {
             Door::Clients,
             &credentials,
             &trust,
-            clients,
+            &clients,
         )?),
         peers: Arc::new(QuicListener::bind(
             listen(&config.peers.listen)?,
             Door::Peers { pop },
             &credentials,
             &trust,
-            inside.clone(),
+            &inside,
         )?),
         admin: admin.with_context(|| format!("cannot listen on {} (admin.listen)", config.admin.listen))?,
-        peer_dialer: Arc::new(QuicDialer::new(&trust, Some(&credentials), ALPN_PEER, inside.clone())?),
-        cloud_dialer: Arc::new(QuicDialer::new(&trust, Some(&credentials), ALPN_UPLINK, inside)?),
+        peer_dialer: Arc::new(QuicDialer::new(&trust, Some(&credentials), ALPN_PEER, &inside)?),
+        cloud_dialer: Arc::new(QuicDialer::new(&trust, Some(&credentials), ALPN_UPLINK, &inside)?),
     })
 }
 

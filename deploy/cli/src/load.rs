@@ -136,8 +136,8 @@ impl Measured {
 }
 
 fn count(counts: &mut Vec<(String, u64)>, what: String, times: u64) {
-    match counts.iter_mut().find(|(known, _)| *known == what) {
-        Some((_, n)) => *n += times,
+    match counts.iter().position(|(known, _)| *known == what) {
+        Some(at) => counts[at].1 += times,
         None if counts.len() < ERROR_KINDS_MAX => counts.push((what, times)),
         None => {}
     }

@@ -65,7 +65,7 @@ fn main() -> ExitCode {
 
 fn in_runtime(command: Command) -> anyhow::Result<bool> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let outcome = runtime.block_on(async {
+    runtime.block_on(async {
         match command {
             Command::Up(command) => up::run(command).await,
             Command::Bench(command) => bench::run(command).await,
@@ -77,8 +77,5 @@ fn in_runtime(command: Command) -> anyhow::Result<bool> {
                 unreachable!("handled without a runtime")
             }
         }
-    });
-    // A read of standard input cannot be cancelled: do not wait for the thread that is in it.
-    runtime.shutdown_background();
-    outcome
+    })
 }

@@ -141,7 +141,7 @@ fn rank(
     scratch.places.clear();
     scratch.places.extend(scratch.candidates.iter().map(|(place, _)| *place));
     scratch.features.clear();
-    stage.encoder.encode(&visitor, &scratch.places, &mut scratch.features);
+    stage.encoder.encode(&visitor, &scratch.places, &mut scratch.features)?;
     stage.model.rank(&scratch.features, &mut scratch.probabilities)?;
     for ((_, score), probability) in scratch.candidates.iter_mut().zip(&scratch.probabilities) {
         *score += probability.max(f32::MIN_POSITIVE).ln();

@@ -36,6 +36,7 @@ impl Cloud {
 pub enum Bundle {
     /// Publish a data set's catalog and rules with the models of a folder.
     Publish {
+        /// Which cloud.
         #[command(flatten)]
         cloud: Cloud,
         /// `ml-100k`, or a folder with items, interactions and visitors (see `rockpool train --help`).
@@ -50,11 +51,13 @@ pub enum Bundle {
     },
     /// List what was published.
     List {
+        /// Which cloud.
         #[command(flatten)]
         cloud: Cloud,
     },
     /// Publish an older bundle's contents under a newer revision.
     RollBack {
+        /// Which cloud.
         #[command(flatten)]
         cloud: Cloud,
         /// The older revision.
@@ -67,6 +70,7 @@ pub enum Bundle {
 pub enum Node {
     /// Let a running, empty node join. One at a time.
     Join {
+        /// By whom.
         #[command(flatten)]
         via: Via,
         /// Its id, never used before in this PoP.
@@ -78,6 +82,7 @@ pub enum Node {
     },
     /// Let a node leave. One at a time.
     Leave {
+        /// By whom.
         #[command(flatten)]
         via: Via,
         /// Its id.
@@ -86,6 +91,7 @@ pub enum Node {
     },
     /// Hand leadership over, before the leader is upgraded.
     Transfer {
+        /// By whom.
         #[command(flatten)]
         via: Via,
     },

@@ -16,6 +16,7 @@ pub enum Pki {
     Init(Where),
     /// Issue a node's certificate: node-<id>.<pop>.pem and .key.
     Node {
+        /// Where.
         #[command(flatten)]
         place: Where,
         /// The PoP.
@@ -30,6 +31,7 @@ pub enum Pki {
     },
     /// Issue the cloud's certificate: cloud.pem and cloud.key.
     Cloud {
+        /// Where.
         #[command(flatten)]
         place: Where,
         /// DNS name or IP address of the cloud; may be given several times.

@@ -13,7 +13,7 @@ use client_sdk::{Client, EventKind, UserId, VisitorId};
 use dataset::{Dataset, ReadOptions};
 use proto::NodeId;
 use proto::control::PopView;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::commands::{parse_duration, status, write_json};
@@ -168,7 +168,7 @@ async fn drive(
     if length.is_none() {
         say("type: kill N · start N · status · quit\n");
     }
-    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    let mut lines = typed_lines()?;
     let began = Instant::now();
     let mut killed: Option<(NodeId, Instant)> = None;
     while !interrupted.is_cancelled() && length.is_none_or(|length| began.elapsed() < length) {
@@ -181,11 +181,12 @@ async fn drive(
             }
             Some(_) => {}
             None => {
-                // A line that was typed meanwhile, if there is one.
-                let typed = tokio::time::timeout(Duration::from_millis(1), lines.next_line()).await;
-                if let Ok(Ok(Some(line))) = typed
-                    && !attended(deployment, report, line.trim()).await?
-                {
+                // Lines that were typed meanwhile, if there are any.
+                let mut go_on = true;
+                while let Ok(line) = lines.try_recv() {
+                    go_on &= attended(deployment, report, line.trim()).await?;
+                }
+                if !go_on {
                     break;
                 }
             }
@@ -195,6 +196,19 @@ async fn drive(
         restart(deployment, node)?;
     }
     Ok(())
+}
+
+/// What is typed, line by line. The thread ends with the process: a read of standard input cannot be cancelled.
+fn typed_lines() -> anyhow::Result<mpsc::Receiver<String>> {
+    let (sender, lines) = mpsc::channel(16);
+    std::thread::Builder::new().name("typed".to_owned()).spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            if sender.blocking_send(line).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(lines)
 }
 
 /// Kills the leader at a third of the time, and starts it again at two thirds.
