@@ -43,8 +43,8 @@ impl Client {
     /// Opens the queue, measures the nodes, and settles on the nearest.
     ///
     /// # Errors
-    /// [`SdkError::Config`], [`SdkError::QueueLocked`] and [`SdkError::Queue`]; without [`Config::start_offline`] also what the
-    /// last node said where none can be reached.
+    /// [`SdkError::Config`], [`SdkError::QueueLocked`] and [`SdkError::Queue`]; without [`Config::start_offline`]
+    /// also what the last node said where none can be reached.
     pub async fn connect(config: Config) -> Result<Self, SdkError> {
         config.check()?;
         let trust = match &config.trust {
@@ -62,8 +62,8 @@ impl Client {
         Self::connect_with(Arc::new(dialer), config).await
     }
 
-    /// [`Client::connect`] with a dialer of the caller's: many clients in one process share one socket so, and tests bring
-    /// a network of their own. [`Config::trust`] is not looked at.
+    /// [`Client::connect`] with a dialer of the caller's: many clients in one process share one socket so, and
+    /// tests bring a network of their own. [`Config::trust`] is not looked at.
     ///
     /// # Errors
     /// As [`Client::connect`].
@@ -107,25 +107,26 @@ impl Client {
         Ok(client)
     }
 
-    /// Asks for items for a slot. What this client tracked for the visitor, and a node acknowledged, is seen by the answer.
+    /// Asks for items for a slot. What this client tracked for the visitor, and a node acknowledged, is seen by the
+    /// answer.
     ///
-    /// Nodes are asked as the deadline allows: the nearest first, another beside it when half of the time (at most a second)
-    /// has passed without an answer, another at once when one fails, at most three in all.
+    /// Nodes are asked as the deadline allows: the nearest first, another beside it when half of the time (at most
+    /// a second) has passed without an answer, another at once when one fails, at most three in all.
     ///
     /// # Errors
-    /// [`SdkError::Refused`] where the request is not allowed, [`SdkError::Deadline`] and [`SdkError::Unavailable`] where no node
-    /// answered.
+    /// [`SdkError::Refused`] where the request is not allowed, [`SdkError::Deadline`] and [`SdkError::Unavailable`]
+    /// where no node answered.
     pub async fn recommend(&self, request: SlotRequest) -> Result<Answer, SdkError> {
         self.inner.recommend(request).await
     }
 
     /// Takes note of something a visitor did. Returns when the event is in the queue for good (with
-    /// [`Config::queue_dir`]: on the disk), not when it is delivered; delivery goes on by itself, in order, until a node
-    /// acknowledges it. Given up before it returns, the event may or may not be in the queue.
+    /// [`Config::queue_dir`]: on the disk), not when it is delivered; delivery goes on by itself, in order, until a
+    /// node acknowledges it. Given up before it returns, the event may or may not be in the queue.
     ///
     /// # Errors
-    /// [`SdkError::QueueFull`], [`SdkError::Refused`] where the event is not allowed, [`SdkError::Queue`] where the disk fails.
-    /// The event is not in the queue then.
+    /// [`SdkError::QueueFull`], [`SdkError::Refused`] where the event is not allowed, [`SdkError::Queue`] where the
+    /// disk fails. The event is not in the queue then.
     pub async fn track(&self, visitor: &VisitorId, kind: EventKind) -> Result<EventId, SdkError> {
         let ids = self.track_all(vec![(visitor.clone(), kind)]).await?;
         ids.first().copied().ok_or(SdkError::Closed)
@@ -188,8 +189,8 @@ impl Client {
         self.inner.counters.snapshot()
     }
 
-    /// Events that were put aside because no node will ever take them, oldest first, as far as they are kept: up to 512
-    /// KiB in the queue's folder, none without a folder.
+    /// Events that were put aside because no node will ever take them, oldest first, as far as they are kept: up to
+    /// 512 KiB in the queue's folder, none without a folder.
     ///
     /// # Errors
     /// Where the disk fails.
@@ -197,9 +198,9 @@ impl Client {
         self.inner.queue.dead_letters().await.map_err(|e| SdkError::queue("read dead letters", e))
     }
 
-    /// Ends the client, all clones of it: what waits for an answer fails, connections close, and the queue's folder is free for
-    /// another client. Events that are not acknowledged stay in the folder; without one they are lost, so
-    /// [`Client::flush`] before.
+    /// Ends the client, all clones of it: what waits for an answer fails, connections close, and the queue's folder
+    /// is free for another client. Events that are not acknowledged stay in the folder; without one they are lost,
+    /// so [`Client::flush`] before.
     pub async fn close(&self) {
         self.inner.closing.cancel();
         self.inner.tasks.close();

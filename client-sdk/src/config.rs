@@ -103,13 +103,13 @@ pub struct Config {
     pub trust: Trust,
     /// The app's secret key.
     pub app_key: AppKey,
-    /// Folder of the durable queue, made if need be and used by one client at a time. `None`: events wait in memory and
-    /// are lost with the process.
+    /// Folder of the durable queue, made if need be and used by one client at a time. `None`: events wait in memory
+    /// and are lost with the process.
     pub queue_dir: Option<PathBuf>,
     /// Most bytes that events may take on disk (or in memory) while they wait; 128 KiB to 1 GiB.
     pub queue_bytes_max: u64,
-    /// Whether connecting succeeds while no node can be reached. Events are queued then, and recommendations fail until a
-    /// node is there.
+    /// Whether connecting succeeds while no node can be reached. Events are queued then, and recommendations fail
+    /// until a node is there.
     pub start_offline: bool,
     /// Hears of events that are put aside.
     pub on_dead_letter: Option<DeadLetterHook>,

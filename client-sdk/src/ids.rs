@@ -1,5 +1,5 @@
-//! Event ids: UUIDv7 (RFC 9562, 5.7, method 1) from a clock and a counter, so that the ids of one client sort in the order
-//! the events were tracked, also when the clock stands still or steps back, and after a restart.
+//! Event ids: UUIDv7 (RFC 9562, 5.7, method 1) from a clock and a counter, so that the ids of one client sort in
+//! the order the events were tracked, also when the clock stands still or steps back, and after a restart.
 
 use proto::limits::EVENT_FUTURE_MS_MAX;
 use proto::{EventId, TraceId};

@@ -1,7 +1,7 @@
 //! Connections to nodes, each opened with a session. One a node, few in all; the least used goes first.
 //!
-//! A connection is dialled by a task of its own, for everybody who waits for it: a request that gives up at its deadline
-//! does not take the connection along, and the next request finds it.
+//! A connection is dialled by a task of its own, for everybody who waits for it: a request that gives up at its
+//! deadline does not take the connection along, and the next request finds it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -145,8 +145,8 @@ impl Pool {
         Self { opener: Arc::new(opener), slots: Mutex::new(Slots { slots: Vec::new(), uses: 0 }), closing }
     }
 
-    /// The connection to a node; dials if there is none. True: this call found it open or waited for it to be; false: this call
-    /// had it dialled.
+    /// The connection to a node; dials if there is none. True: this call found it open or waited for it to be;
+    /// false: this call had it dialled.
     pub(crate) async fn connection(&self, address: &Address) -> Result<(Arc<Connection>, bool), AskError> {
         let (mut dialled, found) = self.slot(address);
         let result = dialled.wait_for(Option::is_some).await.map(|dialled| (*dialled).clone());

@@ -2,7 +2,8 @@
 //!
 //! Events that are tracked at the same time are written with one write and one fsync (group commit): each takes its
 //! place in the group that is filling, then waits for the log; who gets it first writes the group for all. Whatever
-//! blocks runs outside of the async workers. An event's id is made when it takes its place, so ids sort as events lie.
+//! blocks runs outside of the async workers. An event's id is made when it takes its place, so ids sort as events
+//! lie.
 
 mod dead;
 mod memory;

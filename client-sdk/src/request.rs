@@ -50,8 +50,8 @@ impl SlotRequest {
         self
     }
 
-    /// Brings a token that the client does not know of, for example of another process. It is used where it is newer than
-    /// the client's own for the same PoP.
+    /// Brings a token that the client does not know of, for example of another process. It is used where it is
+    /// newer than the client's own for the same PoP.
     #[must_use]
     pub fn token(mut self, token: SessionToken) -> Self {
         self.recommend.token = Some(token);

@@ -1,6 +1,7 @@
-//! What the client decides, without acting: which node to ask, when to ask another, how long to pause, how many events
-//! a batch holds, which token a request carries. Pure: no async, no clock, no randomness; `now_ms` (monotonic, since the
-//! client began) and `random` (uniform in `0.0..1.0`) are arguments, so a test is a loop and a seed.
+//! What the client decides, without acting: which node to ask, when to ask another, how long to pause, how many
+//! events a batch holds, which token a request carries. Pure: no async, no clock, no randomness; `now_ms`
+//! (monotonic, since the client began) and `random` (uniform in `0.0..1.0`) are arguments, so a test is a loop and
+//! a seed.
 
 mod answers;
 mod attempts;

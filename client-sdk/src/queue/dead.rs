@@ -1,5 +1,5 @@
-//! Events that no node will ever take, for a person to look at: two bounded files of records; when the younger is full,
-//! it takes the place of the older.
+//! Events that no node will ever take, for a person to look at: two bounded files of records; when the younger is
+//! full, it takes the place of the older.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};

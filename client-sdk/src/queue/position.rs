@@ -1,6 +1,7 @@
-//! How far the queue has been acknowledged: one small file, replaced as a whole (temporary file, fsync, rename, fsync of
-//! the folder). Lost or damaged, it counts as the beginning: events are then sent again, and nodes count each event id
-//! once. It keeps the id of the newest acknowledged event, so that ids go on rising when no segment is left to tell.
+//! How far the queue has been acknowledged: one small file, replaced as a whole (temporary file, fsync, rename,
+//! fsync of the folder). Lost or damaged, it counts as the beginning: events are then sent again, and nodes count
+//! each event id once. It keeps the id of the newest acknowledged event, so that ids go on rising when no segment
+//! is left to tell.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};

@@ -1,5 +1,6 @@
-//! One record on disk: `u32` length of the payload, `u32` CRC32C of everything after it, `u64` sequence number, payload;
-//! all numbers big-endian. A record that was not written to its end, or that rotted, does not match its checksum.
+//! One record on disk: `u32` length of the payload, `u32` CRC32C of everything after it, `u64` sequence number,
+//! payload; all numbers big-endian. A record that was not written to its end, or that rotted, does not match its
+//! checksum.
 
 use crc::{CRC_32_ISCSI, Crc, Table};
 

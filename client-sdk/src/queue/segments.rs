@@ -1,9 +1,9 @@
 //! The durable form of the queue: an append-only log in segment files, and how far it has been acknowledged.
 //!
-//! Blocking and single-threaded; [`super::Queue`] drives it. A group of records is written with one write and one fsync.
-//! A segment is named after its first sequence number and goes away when all of it is acknowledged. A torn tail is not
-//! repaired but passed over: what is whole behind it counts, the rest was never promised to anybody. A lock file keeps a
-//! second process out; the system lets go of it when the process ends, however it ends.
+//! Blocking and single-threaded; [`super::Queue`] drives it. A group of records is written with one write and one
+//! fsync. A segment is named after its first sequence number and goes away when all of it is acknowledged. A torn
+//! tail is not repaired but passed over: what is whole behind it counts, the rest was never promised to anybody. A
+//! lock file keeps a second process out; the system lets go of it when the process ends, however it ends.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -119,8 +119,8 @@ impl Segments {
         Ok(())
     }
 
-    /// The next events that are not acknowledged, at most `count_max` and `bytes_max` encoded bytes of them. The same ones
-    /// again, until they are acknowledged.
+    /// The next events that are not acknowledged, at most `count_max` and `bytes_max` encoded bytes of them. The
+    /// same ones again, until they are acknowledged.
     pub(super) fn read(&mut self, count_max: usize, bytes_max: usize) -> io::Result<Vec<Queued>> {
         self.check_open()?;
         self.marks.clear();
@@ -144,7 +144,8 @@ impl Segments {
             start = MAGIC.len() as u64;
         }
         if events.is_empty() && self.pending > 0 {
-            // What was counted at start has rotted since. Nothing can bring it back; waiting for it would block flushes.
+            // What was counted at start has rotted since. Nothing can bring it back; waiting for it would block
+            // flushes.
             tracing::warn!(events = self.pending, "queued events have become unreadable");
             self.pending = 0;
             self.acknowledged = self.last;
@@ -152,8 +153,8 @@ impl Segments {
         Ok(events)
     }
 
-    /// Everything up to `seq`, which was read last, needs not to be sent again. On an error it is forgotten in memory, but
-    /// may be sent once more after a restart.
+    /// Everything up to `seq`, which was read last, needs not to be sent again. On an error it is forgotten in
+    /// memory, but may be sent once more after a restart.
     pub(super) fn acknowledge(&mut self, seq: u64) -> io::Result<()> {
         self.check_open()?;
         let mut newest = None;
@@ -230,7 +231,8 @@ impl Segments {
         if magic.len() == MAGIC.len() && magic[..7] == MAGIC[..7] && magic != MAGIC {
             return Err(io::Error::other(format!("format {}: made by a newer version", magic[7])));
         }
-        // Bytes of an older run may repeat numbers that are acknowledged, but never go back behind the segment before.
+        // Bytes of an older run may repeat numbers that are acknowledged, but never go back behind the segment
+        // before.
         let after = self.segments.back().map_or(0, |segment| segment.last);
         let mut walk = Walk { bytes: &bytes, at: MAGIC.len().min(bytes.len()), after, damaged: 0 };
         let (mut last, mut clean_end, mut head) = (after, walk.at, walk.at);
@@ -299,7 +301,8 @@ impl Segments {
                 segment.last = group.last;
             }
             Err(_) => {
-                // After a failed fsync nobody knows what is on the disk: cut the group off, and go on in a new segment.
+                // After a failed fsync nobody knows what is on the disk: cut the group off, and go on in a new
+                // segment.
                 if let Err(error) = file.set_len(segment.len).and_then(|()| file.sync_all()) {
                     tracing::warn!(%error, path = %segment.path.display(), "a failed group could not be cut off");
                 }

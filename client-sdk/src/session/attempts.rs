@@ -1,10 +1,10 @@
 //! One request within its deadline, over several nodes.
 //!
-//! Every node asked gets half of the time that is left, but at most a second (the last one all of it). A node that is
-//! silent for that long is not given up: another is asked beside it, and the first answer counts (a hedge, Dean and Barroso, "The tail at scale",
-//! 2013). A node that fails, or says that another should be asked, is left at once. A node that sheds load is obeyed: the
-//! request pauses as long as it said. At most `attempts_max` questions are asked in all, so a slow PoP sees a bounded
-//! multiple of its load.
+//! Every node asked gets half of the time that is left, but at most a second (the last one all of it). A node that
+//! is silent for that long is not given up: another is asked beside it, and the first answer counts (a hedge, Dean
+//! and Barroso, "The tail at scale", 2013). A node that fails, or says that another should be asked, is left at
+//! once. A node that sheds load is obeyed: the request pauses as long as it said. At most `attempts_max` questions
+//! are asked in all, so a slow PoP sees a bounded multiple of its load.
 
 use proto::{ErrorReply, Retry};
 
@@ -373,7 +373,8 @@ mod tests {
         assert_eq!(play.nodes.choose(10, &[]).unwrap().0, Address::from("a"));
     }
 
-    /// Whatever happens, a request ends by its deadline, asks at most `attempts_max` + 1 redial, and every wait lies ahead.
+    /// Whatever happens, a request ends by its deadline, asks at most `attempts_max` + 1 redial, and every wait
+    /// lies ahead.
     #[test]
     fn any_course_of_events_ends_in_time() {
         let kinds = [Code::NotReady, Code::Overloaded, Code::Internal];

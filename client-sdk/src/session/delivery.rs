@@ -1,8 +1,8 @@
 //! How the queue is emptied: how many events the next batch holds, and what a node's answer means for it.
 //!
-//! One batch is in flight at a time, so events arrive in order. A batch that a node will never take is cut in halves
-//! until one event is left; that event alone is put aside, so it cannot block those behind it. A refusal that is about
-//! the client and not about the event (its key) puts nothing aside: the events wait.
+//! One batch is in flight at a time, so events arrive in order. A batch that a node will never take is cut in
+//! halves until one event is left; that event alone is put aside, so it cannot block those behind it. A refusal
+//! that is about the client and not about the event (its key) puts nothing aside: the events wait.
 
 use proto::limits::TRACK_EVENTS_MAX;
 use proto::{Code, ErrorReply, Retry};

@@ -1,8 +1,8 @@
 //! The nodes a client may ask, what it measured of each, and which it prefers.
 //!
-//! One node is preferred: the nearest when nodes were last measured. It stays preferred until it fails or until another
-//! measures clearly nearer. A node that failed is left alone for a jittered, doubling pause; a node that failed does not
-//! become preferred again by time alone, only by being measured or by being needed.
+//! One node is preferred: the nearest when nodes were last measured. It stays preferred until it fails or until
+//! another measures clearly nearer. A node that failed is left alone for a jittered, doubling pause; a node that
+//! failed does not become preferred again by time alone, only by being measured or by being needed.
 
 use super::{Address, backoff_ms};
 
@@ -119,8 +119,9 @@ impl Nodes {
         }
     }
 
-    /// Prefers the nearest node that is ready. The preferred one stays if it counts as equally near; else, among equally near ones,
-    /// `random` decides, so that the clients of a PoP spread over its nodes. Returns the preferred node.
+    /// Prefers the nearest node that is ready. The preferred one stays if it counts as equally near; else, among
+    /// equally near ones, `random` decides, so that the clients of a PoP spread over its nodes. Returns the
+    /// preferred node.
     pub(crate) fn settle(&mut self, now_ms: u64, random: f64) -> Option<Address> {
         let ready = self.nodes.iter().filter(|node| node.ready_at_ms <= now_ms);
         let measured: Vec<_> =
@@ -145,8 +146,8 @@ impl Nodes {
         ready.into_iter().take(max).map(|node| node.address.clone()).collect()
     }
 
-    /// How soon nodes are to be measured again because one is away: after `soon_ms`, then (`last_ms` is the pause before)
-    /// at doubling pauses up to `rarely_ms`. `None`: all are well.
+    /// How soon nodes are to be measured again because one is away: after `soon_ms`, then (`last_ms` is the pause
+    /// before) at doubling pauses up to `rarely_ms`. `None`: all are well.
     pub(crate) fn remeasure_in_ms(&self, last_ms: Option<u64>, soon_ms: u64, rarely_ms: u64) -> Option<u64> {
         let away = self.nodes.iter().any(|node| node.failures > 0);
         away.then(|| last_ms.map_or(soon_ms, |last_ms| last_ms.saturating_mul(2)).min(rarely_ms))

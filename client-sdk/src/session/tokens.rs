@@ -1,14 +1,15 @@
 //! Session tokens: what each visitor's next answer must have seen.
 //!
 //! A bounded map in two generations. When the younger is full, the older one folds into one floor a PoP, which then
-//! speaks for every visitor who is not in the map: it asks for a little more than that visitor needs, never for less, so
-//! forgetting a visitor cannot break read-your-writes.
+//! speaks for every visitor who is not in the map: it asks for a little more than that visitor needs, never for
+//! less, so forgetting a visitor cannot break read-your-writes.
 
 use std::collections::HashMap;
 
 use proto::{PopId, SessionToken, VisitorId};
 
-/// PoPs that one client keeps floors and, for one visitor, tokens of. A client that moves through more keeps the newest.
+/// PoPs that one client keeps floors and, for one visitor, tokens of. A client that moves through more keeps the
+/// newest.
 const POPS_MAX: usize = 4;
 
 /// Tokens of one visitor, or the floors: at most [`POPS_MAX`], at most one a PoP.

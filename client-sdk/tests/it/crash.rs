@@ -16,8 +16,8 @@ const NODES: &str = "ROCKPOOL_TEST_NODES";
 const CA: &str = "ROCKPOOL_TEST_CA";
 const MARK: &str = "tracked ";
 
-/// The app: tracks events and prints the id of each as soon as it is promised, until it is killed. Run by the test below;
-/// does nothing on its own.
+/// The app: tracks events and prints the id of each as soon as it is promised, until it is killed. Run by the test
+/// below; does nothing on its own.
 #[tokio::test]
 async fn the_app() {
     let Ok(folder) = std::env::var(FOLDER) else { return };

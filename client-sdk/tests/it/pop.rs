@@ -1,5 +1,5 @@
-//! A PoP for tests: nodes that speak `proto::client` over any listener, count events as a real PoP does, and misbehave to
-//! order.
+//! A PoP for tests: nodes that speak `proto::client` over any listener, count events as a real PoP does, and
+//! misbehave to order.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -118,6 +118,8 @@ impl Pop {
             let (pop, open) = (self.clone(), Arc::clone(&open));
             tokio::spawn(async move { pop.serve_stream(node, stream, &open).await });
         }
+        // Letting go of the link would tell the client; a node that was killed says nothing.
+        std::future::pending::<()>().await;
     }
 
     async fn serve_stream(&self, node: u64, mut stream: Stream, open: &std::sync::atomic::AtomicBool) {

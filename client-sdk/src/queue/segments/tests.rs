@@ -195,8 +195,8 @@ impl Play {
                 assert!(found.len() >= self.promised.len() - self.acknowledged);
                 assert_eq!(found, self.promised[self.promised.len() - found.len()..]);
                 self.acknowledged = self.promised.len() - found.len();
-                // With nothing left to tell of earlier ids, which run ahead by a millisecond a restart, order rests on the
-                // clock.
+                // With nothing left to tell of earlier ids, which run ahead by a millisecond a restart, order rests
+                // on the clock.
                 self.writer.now_ms += 1_000;
             }
         }
