@@ -7,8 +7,9 @@ pub type Rank = usize;
 /// scorer earns nothing.
 pub fn rank(scores: &[f32], target: u32, others: impl Iterator<Item = u32>) -> Rank {
     let own = scores[target as usize];
-    // `!(a < b)` also counts NaN against the target's favour.
-    others.filter(|&item| item != target && !(scores[item as usize] < own)).count()
+    // Not comparable (NaN) counts against the target too.
+    let not_below = |item: &u32| scores[*item as usize].partial_cmp(&own) != Some(std::cmp::Ordering::Less);
+    others.filter(|&item| item != target).filter(not_below).count()
 }
 
 /// 1 if the item is among the first `k`, else 0.

@@ -54,14 +54,14 @@ impl Default for Config {
             hidden: 128,
             heads: 2,
             blocks: 1,
-            dropout: 0.3,
-            rate: 1e-3,
+            dropout: 0.2,
+            rate: 2e-3,
             decay: 0.0,
             memory: 0.99,
             batch: 32,
             warm_up: 50,
-            epochs_max: 60,
-            patience: 10,
+            epochs_max: 50,
+            patience: 8,
         }
     }
 }
