@@ -112,7 +112,10 @@ impl Admin {
         if service::secrets::equal(token.as_bytes(), self.token.as_bytes()) {
             Ok(())
         } else {
-            Err(ErrorReply::new(Code::Unauthenticated, "send the node's admin token as `Authorization: Bearer …`"))
+            Err(ErrorReply::new(
+                Code::Unauthenticated,
+                "send the node's admin token as `Authorization: Bearer …`",
+            ))
         }
     }
 }

@@ -16,9 +16,9 @@ use edge_serving::Prepared;
 use edge_store::Store;
 use edge_uplink::CloudLink;
 use inference::{Bundle, Engine, PublicKey};
+use proto::Revision;
 use proto::bundle::Manifest;
 use proto::command::{Command, Effect};
-use proto::Revision;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -145,7 +145,11 @@ impl Bundles {
             "its revision {} is not newer than the active one",
             manifest.revision
         );
-        anyhow::ensure!(manifest.expires_at_ms > clock::now_ms(), "it expired at {} ms", manifest.expires_at_ms);
+        anyhow::ensure!(
+            manifest.expires_at_ms > clock::now_ms(),
+            "it expired at {} ms",
+            manifest.expires_at_ms
+        );
         // A dry run: the PoP never activates what its leader cannot serve.
         let revision = manifest.revision;
         self.open(manifest).await?;
@@ -201,4 +205,3 @@ impl Bundles {
         }
     }
 }
-

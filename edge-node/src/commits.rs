@@ -27,7 +27,8 @@ impl StoreCommits {
     /// Follows the store until shutdown.
     pub fn follow(store: Store, shutdown: CancellationToken) -> Self {
         let mut applied = store.changes();
-        let narrow = |applied: &Applied| Outbox { acknowledged: applied.acknowledged, last: applied.last_offset };
+        let narrow =
+            |applied: &Applied| Outbox { acknowledged: applied.acknowledged, last: applied.last_offset };
         let (sender, outbox) = watch::channel(narrow(&applied.borrow()));
         tokio::spawn(async move {
             loop {
@@ -49,7 +50,12 @@ impl Commits for StoreCommits {
         self.outbox.clone()
     }
 
-    async fn events(&self, after: Offset, len_max: usize, bytes_max: usize) -> Result<Vec<Event>, ErrorReply> {
+    async fn events(
+        &self,
+        after: Offset,
+        len_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Event>, ErrorReply> {
         let events = self.store.outbox(after, len_max, bytes_max).await?;
         Ok(events.into_iter().map(|(_, event)| event).collect())
     }

@@ -177,7 +177,9 @@ impl Config {
     /// The founding members, by id.
     pub fn members(&self) -> anyhow::Result<BTreeMap<NodeId, String>> {
         let member = |(id, address): (&String, &String)| {
-            let id = id.parse().map_err(|_| anyhow::anyhow!("members: {id:?} is not a node id (a number from 1)"))?;
+            let id = id
+                .parse()
+                .map_err(|_| anyhow::anyhow!("members: {id:?} is not a node id (a number from 1)"))?;
             Ok((NodeId(id), address.clone()))
         };
         self.members.iter().map(member).collect()
@@ -190,7 +192,10 @@ impl Config {
             ("rank_share", self.serving.rank_share),
         ];
         for (name, share) in shares {
-            anyhow::ensure!((0.0..=1.0).contains(&share), "serving.{name} is {share}: it must be from 0 to 1");
+            anyhow::ensure!(
+                (0.0..=1.0).contains(&share),
+                "serving.{name} is {share}: it must be from 0 to 1"
+            );
         }
         let positive = [
             ("node.id", self.node.id.0),

@@ -60,8 +60,11 @@ impl Gateway {
         metrics: Metrics,
     ) -> anyhow::Result<Self> {
         let hash = |hex: &String| {
-            Digest::from_hex(hex)
-                .ok_or_else(|| anyhow::anyhow!("clients.app_key_sha256: {hex:?} is not 64 hex digits; see `rockpool app-key`"))
+            Digest::from_hex(hex).ok_or_else(|| {
+                anyhow::anyhow!(
+                    "clients.app_key_sha256: {hex:?} is not 64 hex digits; see `rockpool app-key`"
+                )
+            })
         };
         let app_keys = config.app_key_sha256.iter().map(hash).collect::<anyhow::Result<_>>()?;
         let admission = Arc::new(Semaphore::new(config.in_flight_max));
@@ -112,7 +115,10 @@ impl Gateway {
         };
         let reply = match asked {
             Ask::Session(open) => self.session(&open),
-            _ => Err(ErrorReply::new(Code::Unauthenticated, "the first request must be a session with an app key")),
+            _ => Err(ErrorReply::new(
+                Code::Unauthenticated,
+                "the first request must be a session with an app key",
+            )),
         };
         let opened = reply.is_ok();
         self.count("session", &reply);
@@ -165,9 +171,10 @@ impl Gateway {
         let started = Instant::now();
         let deadline = started + self.deadline(request.deadline_ms);
         let (ask, reply) = match request.ask {
-            Ask::Recommend(ask) => {
-                ("recommend", pipeline::recommend(self, ask, started, deadline).await.map(ClientReply::Answer))
-            }
+            Ask::Recommend(ask) => (
+                "recommend",
+                pipeline::recommend(self, ask, started, deadline).await.map(ClientReply::Answer),
+            ),
             Ask::Track(track) => ("track", self.track(track, deadline).await.map(ClientReply::Tracked)),
             Ask::Session(open) => ("session", self.session(&open)),
             Ask::Ping => ("ping", Ok(ClientReply::Pong)),

@@ -56,10 +56,14 @@ impl Metrics {
             "rockpool_edge_request_seconds",
             "From reading a request to having its reply, by ask",
         );
-        let buckets = vec![0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+        let buckets =
+            vec![0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
         let request_seconds = HistogramVec::new(seconds.buckets(buckets), &["ask"])?;
         registry.register(Box::new(request_seconds.clone()))?;
-        let engine = IntGaugeVec::new(Opts::new("rockpool_edge_engine", "1 for the ONNX runtime in use"), &["engine"])?;
+        let engine = IntGaugeVec::new(
+            Opts::new("rockpool_edge_engine", "1 for the ONNX runtime in use"),
+            &["engine"],
+        )?;
         registry.register(Box::new(engine.clone()))?;
         Ok(Self {
             requests: counters("requests_total", "Requests by ask and outcome", &["ask", "outcome"])?,

@@ -22,7 +22,7 @@ use transport::{Dialer, Door, Listener};
 use crate::admin::{self, Admin};
 use crate::bundles::{ActiveBundle, Bundles, Folder, Sources};
 use crate::commits::{StoreCommits, caught_up_leader};
-use crate::config::Config;
+use crate::config::{ClientsConfig, Config};
 use crate::gateway::Gateway;
 use crate::metrics::Metrics;
 use crate::peers::Peers;
@@ -60,7 +60,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let store = open_store(&config, &addresses, &doors, &registry).await?;
     let engine = choose_engine(&config, &metrics);
     let folder = Folder::open(config.dir.join("artifacts"))?;
-    let cloud = CloudLink::new(config.uplink.clone(), doors.cloud_dialer, edge_uplink::Metrics::new(&registry)?);
+    let cloud =
+        CloudLink::new(config.uplink.clone(), doors.cloud_dialer, edge_uplink::Metrics::new(&registry)?);
     let workers = Workers::start(&config.serving)?;
     let active = ActiveBundle::default();
     let leader = caught_up_leader(store.clone(), shutdown.clone());
@@ -86,13 +87,9 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         refusal,
         metrics: metrics.clone(),
     };
-    let mut clients = config.clients.clone();
-    if clients.public.is_empty() {
-        clients.public = vec![addresses.clients.clone()];
-    }
     let gateway = Gateway::new(
         config.node.clone(),
-        clients,
+        told_clients(&config, &addresses),
         config.serving.clone(),
         store.clone(),
         workers,
@@ -102,29 +99,38 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let commits = StoreCommits::follow(store.clone(), shutdown.clone());
     let admin = admin::router(Admin { store: store.clone(), report: report.clone(), token });
     let admin = admin.merge(service::admin::router(registry, readiness(&store, &active)));
-
-    let tasks = TaskTracker::new();
     let peers = Arc::new(Peers { store: store.clone(), folder });
     // Peers are served until the very end: the store shuts down over them.
     let peers_end = Shutdown::new();
     let peers = tokio::spawn(peers.serve(doors.peers, peers_end.clone()));
     store.form(config.members()?).await.context("cannot form or rejoin the PoP")?;
+    tracing::info!(pop = %config.node.pop, node = %config.node.id, ?addresses, "node is up");
+
+    let tasks = TaskTracker::new();
     tasks.spawn(service::admin::serve(doors.admin, admin, shutdown.clone()));
-    tasks.spawn({
-        let (cloud, shutdown) = (cloud.clone(), shutdown.clone());
-        async move { cloud.run(report, shutdown).await }
-    });
+    tasks.spawn(keep_link(cloud.clone(), report, shutdown.clone()));
     tasks.spawn(edge_uplink::tail(Arc::new(commits), leader, cloud, shutdown.clone()));
     tasks.spawn(bundles.run(shutdown.clone()));
     tasks.spawn(Arc::new(gateway).serve(doors.clients, shutdown.clone()));
-    tracing::info!(pop = %config.node.pop, node = %config.node.id, ?addresses, "node is up");
-
     shutdown.cancelled().await;
     tasks.close();
     tasks.wait().await;
     store.shutdown().await;
     peers_end.cancel();
     peers.await.context("the peers' door panicked")
+}
+
+/// The clients' settings, with an address to tell them.
+fn told_clients(config: &Config, addresses: &Addresses) -> ClientsConfig {
+    let mut clients = config.clients.clone();
+    if clients.public.is_empty() {
+        clients.public = vec![addresses.clients.clone()];
+    }
+    clients
+}
+
+async fn keep_link(cloud: CloudLink, report: Report, shutdown: Shutdown) {
+    cloud.run(report, shutdown).await;
 }
 
 async fn bind(config: &Config) -> anyhow::Result<Doors> {
@@ -182,7 +188,8 @@ async fn open_store(
 ) -> anyhow::Result<Store> {
     let set = &config.store;
     let dir = config.dir.join("store");
-    let defaults = edge_store::StoreConfig::new(config.node.pop.clone(), config.node.id, dir, &addresses.peers);
+    let defaults =
+        edge_store::StoreConfig::new(config.node.pop.clone(), config.node.id, dir, &addresses.peers);
     let store_config = edge_store::StoreConfig {
         heartbeat_ms: set.heartbeat_ms,
         election_min_ms: set.election_min_ms,
@@ -208,7 +215,8 @@ fn choose_engine(config: &Config, metrics: &Metrics) -> Engine {
 
 fn trusted_keys(config: &Config) -> anyhow::Result<Vec<PublicKey>> {
     let key = |hex: &String| {
-        PublicKey::from_hex(hex).with_context(|| format!("bundles.trusted_keys: {hex:?} is not 64 hex digits"))
+        PublicKey::from_hex(hex)
+            .with_context(|| format!("bundles.trusted_keys: {hex:?} is not 64 hex digits"))
     };
     config.bundles.trusted_keys.iter().map(key).collect()
 }

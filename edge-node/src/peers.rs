@@ -60,7 +60,8 @@ impl Peers {
 
     async fn artifact(&self, digest: Digest, offset: u64) -> PeerReply {
         let folder = self.folder.clone();
-        let read = tokio::task::spawn_blocking(move || folder.part(&digest, offset, ARTIFACT_PART_BYTES)).await;
+        let read =
+            tokio::task::spawn_blocking(move || folder.part(&digest, offset, ARTIFACT_PART_BYTES)).await;
         match read {
             Ok(Ok((size, part))) => PeerReply::Artifact { size, part },
             _ => PeerReply::Error(ErrorReply::new(Code::NotFound, format!("artifact {digest} is not here"))),

@@ -88,7 +88,15 @@ impl Workers {
 
     /// Decides here and now, without a model.
     pub fn fall_back(&self, job: &Job) -> Decision {
-        decide(&job.prepared, &job.view, &job.ask, self.candidates, job.now_ms, &NoModels, &mut Scratch::default())
+        decide(
+            &job.prepared,
+            &job.view,
+            &job.ask,
+            self.candidates,
+            job.now_ms,
+            &NoModels,
+            &mut Scratch::default(),
+        )
     }
 }
 

@@ -48,8 +48,9 @@ impl Storage {
             sqlx::query_as(sql::NODES).fetch_all(&mut *transaction).await.map_err(failed())?;
         let mut views: Vec<PopView> = pops.into_iter().filter_map(pop_view).collect();
         for row in nodes {
-            if let Some(view) = views.iter_mut().find(|view| view.pop.as_str() == row.0) {
-                view.nodes.extend(node_view(row));
+            // SQLite sorts text by its bytes, as `str` does.
+            if let Ok(at) = views.binary_search_by(|view| view.pop.as_str().cmp(&row.0)) {
+                views[at].nodes.extend(node_view(row));
             }
         }
         Ok(views)

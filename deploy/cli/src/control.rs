@@ -35,8 +35,9 @@ impl Control {
     pub fn with_token_from(base: &str, file: Option<&Path>) -> anyhow::Result<Self> {
         let token = match file {
             Some(path) => service::secrets::read(path)?,
-            None => std::env::var("ROCKPOOL_ADMIN_TOKEN")
-                .context("give the admin token: --token-file FILE, or ROCKPOOL_ADMIN_TOKEN in the environment")?,
+            None => std::env::var("ROCKPOOL_ADMIN_TOKEN").context(
+                "give the admin token: --token-file FILE, or ROCKPOOL_ADMIN_TOKEN in the environment",
+            )?,
         };
         Self::new(base, token)
     }
@@ -81,7 +82,8 @@ impl Control {
 
     async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> anyhow::Result<T> {
         let reply = request.bearer_auth(&self.token).send().await;
-        let reply = reply.with_context(|| format!("the cloud's control API at {} cannot be reached", self.base))?;
+        let reply =
+            reply.with_context(|| format!("the cloud's control API at {} cannot be reached", self.base))?;
         Ok(checked(reply).await?.json().await?)
     }
 }
@@ -101,7 +103,8 @@ impl NodeAdmin {
 
     /// `Ok` where the node is ready; else why not.
     pub async fn ready(&self) -> anyhow::Result<()> {
-        let reply = self.http.get(format!("{}/readyz", self.base)).timeout(Duration::from_secs(2)).send().await?;
+        let reply =
+            self.http.get(format!("{}/readyz", self.base)).timeout(Duration::from_secs(2)).send().await?;
         anyhow::ensure!(reply.status().is_success(), "{}", reply.text().await?.trim());
         Ok(())
     }

@@ -84,7 +84,8 @@ enum Outcome {
 impl Default for Measured {
     fn default() -> Self {
         Self {
-            latency: Histogram::new_with_bounds(1, HIGHEST_US, 3).expect("the bounds are constants that it takes"),
+            latency: Histogram::new_with_bounds(1, HIGHEST_US, 3)
+                .expect("the bounds are constants that it takes"),
             answered: 0,
             errors: 0,
             error_kinds: Vec::new(),
@@ -165,7 +166,10 @@ pub async fn run(plan: &Plan, clients: &[Client], visitors: &[VisitorId]) -> any
         if scheduled > Instant::now() {
             tokio::time::sleep_until(scheduled).await;
         }
-        anyhow::ensure!(tasks.len() < IN_FLIGHT_MAX, "{IN_FLIGHT_MAX} requests are in flight: the load is far too high");
+        anyhow::ensure!(
+            tasks.len() < IN_FLIGHT_MAX,
+            "{IN_FLIGHT_MAX} requests are in flight: the load is far too high"
+        );
         let client = clients[number as usize % clients.len()].clone();
         // Visitors in a fixed, shuffled-looking order: consecutive requests are of different visitors and clients.
         let visitor = visitors[(number.wrapping_mul(7_919) % visitors.len() as u64) as usize].clone();
@@ -197,7 +201,8 @@ async fn request(
         Ok(answer) => {
             let after = scheduled.elapsed();
             let served_by = format!("{:?}", answer.served_by).to_lowercase();
-            if plan.click_every > 0 && number % plan.click_every == 0
+            if plan.click_every > 0
+                && number % plan.click_every == 0
                 && let Err(error) = click(plan, client, visitor, slot, &answer).await
             {
                 return Outcome::Failed(format!("track: {}", error.code()));

@@ -85,10 +85,12 @@ impl Deployment {
     }
 
     fn prepare(mut options: Options) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(&options.dir).with_context(|| format!("cannot make {}", options.dir.display()))?;
+        std::fs::create_dir_all(&options.dir)
+            .with_context(|| format!("cannot make {}", options.dir.display()))?;
         options.dir = options.dir.canonicalize()?;
         let pop = PopId::new("pop-a")?;
-        let authority = Authority::open_or_create(&options.dir.join("pki"), Validity::starting_now(LIFETIME))?;
+        let authority =
+            Authority::open_or_create(&options.dir.join("pki"), Validity::starting_now(LIFETIME))?;
         authority.issue_cloud(&["127.0.0.1".into()], Validity::starting_now(LIFETIME))?;
         let app_key = secret(&options.dir.join("app.key"))?;
         let cloud_ports = CloudPorts { uplink: free_udp()?, api: free_tcp()?, admin: free_tcp()? };
@@ -293,7 +295,12 @@ impl Deployment {
     pub fn client_config(&self, nodes: &[NodeId]) -> anyhow::Result<client_sdk::Config> {
         let address = |node: &NodeId| Some(self.ports.get(node)?.clients.clone());
         let nodes = nodes.iter().filter_map(address).collect();
-        Ok(client_sdk::Config::new(nodes, self.server_name()?, client_sdk::Trust::OfDialer, self.app_key.clone()))
+        Ok(client_sdk::Config::new(
+            nodes,
+            self.server_name()?,
+            client_sdk::Trust::OfDialer,
+            self.app_key.clone(),
+        ))
     }
 
     fn app_key_sha256(&self) -> Digest {

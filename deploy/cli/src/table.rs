@@ -47,7 +47,8 @@ mod tests {
 
     #[test]
     fn numbers_stand_to_the_right_and_are_grouped() {
-        let text = table(&["name", "n"], &[vec!["a".into(), "1".into()], vec!["bb".into(), thousands(1234567)]]);
+        let text =
+            table(&["name", "n"], &[vec!["a".into(), "1".into()], vec!["bb".into(), thousands(1234567)]]);
         assert_eq!(text, "name  n\n────  ─────────\na             1\nbb    1,234,567");
     }
 }

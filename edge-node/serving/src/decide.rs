@@ -69,7 +69,8 @@ pub fn decide(
     if retrieved {
         // Rank: how likely each is to be liked, now.
         let ranked = budget.allows(Stage::Rank)
-            && rank(prepared, view, ask, now_ms, scratch).unwrap_or_else(|error| decision.fail(Stage::Rank, error));
+            && rank(prepared, view, ask, now_ms, scratch)
+                .unwrap_or_else(|error| decision.fail(Stage::Rank, error));
         decision.served_by = Some(if ranked { ServedBy::Ranked } else { ServedBy::Retrieved });
         // Re-rank: relevant and not all alike.
         offer(prepared, count, Reason::Taste, scratch, &mut decision);
@@ -87,7 +88,8 @@ fn exclude(prepared: &Prepared, view: &View, ask: &Recommend, scratch: &mut Scra
     let seen_max = prepared.bundle().rules.seen_max;
     scratch.excluded.clear(catalog.len());
     let consumed = view.profile.interactions.iter().map(|interaction| &interaction.item);
-    let tired = view.profile.seen.iter().filter(|seen| seen_max > 0 && seen.seen >= seen_max).map(|seen| &seen.item);
+    let tired =
+        view.profile.seen.iter().filter(|seen| seen_max > 0 && seen.seen >= seen_max).map(|seen| &seen.item);
     for item in consumed.chain(tired).chain(&ask.exclude) {
         if let Some(place) = catalog.place(item.as_str()) {
             scratch.excluded.mark(place);
@@ -137,7 +139,8 @@ fn rank(
     scratch: &mut Scratch,
 ) -> Result<bool, ModelError> {
     let Some(stage) = &prepared.bundle().ranker else { return Ok(false) };
-    let visitor = stage.encoder.visitor(&view.profile.interactions, &view.profile.traits, &ask.context, now_ms);
+    let visitor =
+        stage.encoder.visitor(&view.profile.interactions, &view.profile.traits, &ask.context, now_ms);
     scratch.places.clear();
     scratch.places.extend(scratch.candidates.iter().map(|(place, _)| *place));
     scratch.features.clear();

@@ -26,7 +26,8 @@ impl Prepared {
     /// Resolves what a bundle names. Items that the catalog does not have are left out: they are never served.
     pub fn new(bundle: Bundle) -> Self {
         let catalog = &bundle.catalog;
-        let places = |ids: &[ItemId]| ids.iter().filter_map(|id| catalog.place(id.as_str())).collect::<Vec<_>>();
+        let places =
+            |ids: &[ItemId]| ids.iter().filter_map(|id| catalog.place(id.as_str())).collect::<Vec<_>>();
         let (blocked, popular) = (places(&bundle.rules.blocked), places(&bundle.rules.popular));
         let segments = bundle.rules.segments.iter();
         let segments = segments
@@ -59,7 +60,8 @@ impl Prepared {
             let found = traits.iter().chain(context).find(|(known, _)| known == name);
             found.map(|(_, value)| value.as_str())
         };
-        let fits = |s: &&SegmentPlaces| s.when.iter().all(|(name, wanted)| value(name) == Some(wanted.as_str()));
+        let fits =
+            |s: &&SegmentPlaces| s.when.iter().all(|(name, wanted)| value(name) == Some(wanted.as_str()));
         self.segments.iter().find(fits).map(|segment| segment.popular.as_slice())
     }
 }
@@ -74,7 +76,10 @@ fn category_sets(bundle: &Bundle) -> Vec<CategorySet> {
     by_count.sort_unstable_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
     let bits: HashMap<&str, u32> = by_count.into_iter().map(|(name, _)| name).zip(0_u32..).collect();
     let set = |categories: &[String]| {
-        categories.iter().filter_map(|name| bits.get(name.as_str())).fold(0, |set, bit| set | 1 << (bit % 128))
+        categories
+            .iter()
+            .filter_map(|name| bits.get(name.as_str()))
+            .fold(0, |set, bit| set | 1 << (bit % 128))
     };
     bundle.catalog.items().iter().map(|item| CategorySet(set(&item.categories))).collect()
 }

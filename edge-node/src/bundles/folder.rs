@@ -4,10 +4,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use proto::Digest;
 use proto::bundle::{ArtifactRef, Manifest, SignedManifest};
 use proto::codec;
 use proto::limits::ARTIFACT_BYTES_MAX;
-use proto::Digest;
 
 /// Largest manifest file, in bytes.
 const MANIFEST_BYTES_MAX: u64 = 1024 * 1024;
@@ -63,7 +63,9 @@ impl Folder {
         for entry in std::fs::read_dir(&self.path)? {
             let entry = entry?;
             let digest = entry.file_name().to_str().and_then(Digest::from_hex);
-            if digest.is_some_and(|digest| manifest.artifacts.iter().all(|artifact| artifact.digest != digest)) {
+            if digest
+                .is_some_and(|digest| manifest.artifacts.iter().all(|artifact| artifact.digest != digest))
+            {
                 std::fs::remove_file(entry.path())?;
             }
         }
@@ -88,7 +90,9 @@ impl Folder {
 fn read_bounded(path: &Path, len_max: u64) -> anyhow::Result<Vec<u8>> {
     let file = std::fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     let mut bytes = Vec::new();
-    file.take(len_max + 1).read_to_end(&mut bytes).with_context(|| format!("cannot read {}", path.display()))?;
+    file.take(len_max + 1)
+        .read_to_end(&mut bytes)
+        .with_context(|| format!("cannot read {}", path.display()))?;
     anyhow::ensure!(bytes.len() as u64 <= len_max, "{} has more than {len_max} bytes", path.display());
     Ok(bytes)
 }
@@ -117,8 +121,12 @@ mod tests {
         std::fs::write(folder.file(&old.digest), b"odd").unwrap();
         assert!(!folder.has(&old));
 
-        let manifest =
-            Manifest { revision: Revision(1), published_at_ms: 0, expires_at_ms: 1, artifacts: vec![kept.clone()] };
+        let manifest = Manifest {
+            revision: Revision(1),
+            published_at_ms: 0,
+            expires_at_ms: 1,
+            artifacts: vec![kept.clone()],
+        };
         let signed = SignedManifest { manifest: codec::encode(&manifest), signature: vec![0; 64] };
         folder.remember(&signed, &manifest).unwrap();
         assert_eq!(folder.remembered().unwrap(), Some(signed));

@@ -42,7 +42,9 @@ impl Sources {
         }
         let bytes = match self.cloud.artifact(artifact).await {
             Ok(bytes) => bytes,
-            Err(cloud) => self.from_peers(artifact).await.with_context(|| format!("nor from the cloud ({cloud})"))?,
+            Err(cloud) => {
+                self.from_peers(artifact).await.with_context(|| format!("nor from the cloud ({cloud})"))?
+            }
         };
         inference::verify_artifact(artifact, &bytes)?;
         let (folder, wanted) = (self.folder.clone(), artifact.clone());
@@ -55,7 +57,9 @@ impl Sources {
             let Ok(link) = self.dialer.dial(&member.address, &expect, PEER_WITHIN).await else { continue };
             match from_peer(&*link, artifact).await {
                 Ok(bytes) => return Ok(bytes),
-                Err(error) => tracing::debug!(peer = %member.node, error = format!("{error:#}"), "no artifact there"),
+                Err(error) => {
+                    tracing::debug!(peer = %member.node, error = format!("{error:#}"), "no artifact there")
+                }
             }
         }
         anyhow::bail!("artifact {} of {:?} cannot be had from any peer", artifact.digest, artifact.kind)

@@ -113,8 +113,14 @@ fn answer(
         id: AnswerId(uuid::Uuid::now_v7()),
         items: decision.items,
         served_by,
-        retrieval: used(ServedBy::Retrieved, bundle.and_then(|b| b.retrieval.as_ref()).map(|s| s.model.version().clone())),
-        ranker: used(ServedBy::Ranked, bundle.and_then(|b| b.ranker.as_ref()).map(|s| s.model.version().clone())),
+        retrieval: used(
+            ServedBy::Retrieved,
+            bundle.and_then(|b| b.retrieval.as_ref()).map(|s| s.model.version().clone()),
+        ),
+        ranker: used(
+            ServedBy::Ranked,
+            bundle.and_then(|b| b.ranker.as_ref()).map(|s| s.model.version().clone()),
+        ),
         revision: bundle.map_or(Revision(0), |b| b.manifest.revision),
         applied: view.applied,
         fresh,

@@ -51,7 +51,12 @@ pub struct Committer {
 
 impl Committer {
     /// Starts gathering; ends when cancelled.
-    pub fn start(config: &StoreConfig, router: Router, applied: watch::Receiver<Applied>, stop: CancellationToken) -> Self {
+    pub fn start(
+        config: &StoreConfig,
+        router: Router,
+        applied: watch::Receiver<Applied>,
+        stop: CancellationToken,
+    ) -> Self {
         let metrics = router.metrics().clone();
         let (proposals, proposed) = mpsc::channel(config.queue_len_max);
         let (notes, noted) = mpsc::channel(config.note_queue_len_max);
@@ -92,7 +97,9 @@ impl Committer {
             Err(mpsc::error::TrySendError::Full(_)) => {
                 return Err(self.overloaded("too many proposals wait to be written"));
             }
-            Err(mpsc::error::TrySendError::Closed(_)) => return Err(StoreError::Closed("shutting down".into())),
+            Err(mpsc::error::TrySendError::Closed(_)) => {
+                return Err(StoreError::Closed("shutting down".into()));
+            }
         }
         let written = match timeout_at(deadline, answer).await {
             Ok(Ok(written)) => written?,
@@ -124,7 +131,10 @@ impl Committer {
     /// Checks what came, and measures it.
     fn admit(&self, commands: &[Command]) -> Result<usize, StoreError> {
         if commands.is_empty() || commands.len() > GROUP_LEN_CEILING {
-            return Err(StoreError::Invalid(format!("{} commands, 1 to {GROUP_LEN_CEILING} are due", commands.len())));
+            return Err(StoreError::Invalid(format!(
+                "{} commands, 1 to {GROUP_LEN_CEILING} are due",
+                commands.len()
+            )));
         }
         commands.iter().try_for_each(check)?;
         let tracks = commands.iter().any(|command| matches!(command, Command::Track { .. }));
@@ -153,7 +163,11 @@ fn check(command: &Command) -> Result<(), StoreError> {
         Command::Served { items, .. } => ("items", items.len(), RECOMMEND_COUNT_MAX),
         Command::Activate { .. } | Command::Acknowledge { .. } => return Ok(()),
     };
-    if len > max { Err(StoreError::Invalid(format!("{len} {what}, at most {max} are allowed"))) } else { Ok(()) }
+    if len > max {
+        Err(StoreError::Invalid(format!("{len} {what}, at most {max} are allowed")))
+    } else {
+        Ok(())
+    }
 }
 
 struct Gatherer {
@@ -196,7 +210,9 @@ impl Gatherer {
         group.proposals.extend(first);
         self.fill(&mut group);
         self.metrics.group_len.observe(group.len() as f64);
-        self.metrics.queue_len.sub(i64::try_from(group.proposals.len() + group.notes.len()).unwrap_or(i64::MAX));
+        self.metrics
+            .queue_len
+            .sub(i64::try_from(group.proposals.len() + group.notes.len()).unwrap_or(i64::MAX));
         Some(group)
     }
 

@@ -88,7 +88,10 @@ impl StoreConfig {
         let hard = crate::machine::OUTBOX_LEN_MAX;
         let checks = [
             (self.heartbeat_ms > 0, "heartbeat_ms must not be 0"),
-            (self.election_min_ms >= 3 * self.heartbeat_ms, "election_min_ms must be three heartbeats or more"),
+            (
+                self.election_min_ms >= 3 * self.heartbeat_ms,
+                "election_min_ms must be three heartbeats or more",
+            ),
             (self.election_max_ms > self.election_min_ms, "election_max_ms must be above election_min_ms"),
             ((1..=GROUP_LEN_CEILING).contains(&self.group_commit_len_max), "group_commit_len_max: 1 to 4096"),
             (

@@ -109,7 +109,8 @@ fn identity(path: &Path, pop: &PopId, node: NodeId) -> Result<Incarnation, Store
         return Ok(incarnation);
     };
     let number = found.strip_prefix(&own).and_then(|rest| u128::from_str_radix(rest.trim_end(), 16).ok());
-    let refused = || StoreError::Identity { path: path.to_owned(), reason: found.trim_end().replace('\n', ", ") };
+    let refused =
+        || StoreError::Identity { path: path.to_owned(), reason: found.trim_end().replace('\n', ", ") };
     number.map(Incarnation).ok_or_else(refused)
 }
 

@@ -120,7 +120,9 @@ impl From<StoreError> for ErrorReply {
                 ErrorReply::new(Code::Overloaded, error.to_string()).retry_after_ms(retry_after_ms)
             }
             // What a caller is told names no file of this node.
-            StoreError::Io { .. } | StoreError::Machine(_) => ErrorReply::new(error.code(), "the node's disk failed"),
+            StoreError::Io { .. } | StoreError::Machine(_) => {
+                ErrorReply::new(error.code(), "the node's disk failed")
+            }
             other => ErrorReply::new(other.code(), other.to_string()),
         }
     }

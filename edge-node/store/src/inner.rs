@@ -91,7 +91,9 @@ impl Inner {
     /// Answers a peer.
     pub async fn handle(&self, from: NodeId, request: PeerRequest) -> PeerReply {
         let reply = match request {
-            PeerRequest::Raft { call, body } => self.handle_raft(from, call, &body).await.map(PeerReply::Raft),
+            PeerRequest::Raft { call, body } => {
+                self.handle_raft(from, call, &body).await.map(PeerReply::Raft)
+            }
             PeerRequest::Propose(commands) => self.handle_propose(commands).await,
             PeerRequest::ReadIndex => self.read_index_as_leader().await.map(PeerReply::ReadIndex),
             PeerRequest::Member(change) => {
@@ -112,7 +114,8 @@ impl Inner {
         if !leadership.is_leader {
             return Err(StoreError::NotLeader(leadership.leader));
         }
-        let (index, effects) = self.committer.propose(commands, true, Instant::now() + FORWARD_WITHIN).await?;
+        let (index, effects) =
+            self.committer.propose(commands, true, Instant::now() + FORWARD_WITHIN).await?;
         Ok(PeerReply::Proposed { index, effects })
     }
 

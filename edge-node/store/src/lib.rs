@@ -177,7 +177,11 @@ impl Store {
         self.inner.machine.hot().view(visitor).unwrap_or_else(|error| {
             self.inner.metrics.view_errors.inc();
             tracing::error!(%error, "a view cannot be read");
-            View { visitor: visitor.clone(), profile: Profile::default(), applied: self.inner.machine.hot().applied() }
+            View {
+                visitor: visitor.clone(),
+                profile: Profile::default(),
+                applied: self.inner.machine.hot().applied(),
+            }
         })
     }
 

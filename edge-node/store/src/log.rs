@@ -186,6 +186,9 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
+        if last_log_id >= self.tail().last() {
+            return Ok(());
+        }
         self.tail_mut().truncate_after(last_log_id);
         self.ask(|done| Order::Truncate { after: last_log_id, done }).await
     }

@@ -97,7 +97,9 @@ pub fn read<T: Stored, B: Base + ?Sized>(base: &B, key: &[u8]) -> Result<Option<
 }
 
 /// Position in the Raft log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, serde::Serialize, serde::Deserialize,
+)]
 pub struct Position {
     /// Raft term.
     pub term: u64,
@@ -196,7 +198,8 @@ impl Writes {
         let profiles = self.profiles.iter().map(|(id, p)| (keys::profile(id), Some(stored::encode(&**p))));
         let waiting = self.events.range(acknowledged.saturating_add(1)..);
         let events = waiting.map(|(offset, event)| (keys::event(*offset), Some(stored::encode(&**event))));
-        let chunks = self.chunks.iter().map(|(n, c)| (keys::chunk(*n), c.as_ref().map(|c| stored::encode(&**c))));
+        let chunks =
+            self.chunks.iter().map(|(n, c)| (keys::chunk(*n), c.as_ref().map(|c| stored::encode(&**c))));
         profiles.chain(events).chain(chunks)
     }
 }

@@ -102,7 +102,11 @@ impl Members {
     /// Hands leadership to the voter that is closest behind.
     pub async fn transfer(&self) -> Result<(), StoreError> {
         let target = self.successor()?;
-        self.raft.trigger().transfer_leader(target).await.map_err(|fatal| StoreError::Closed(fatal.to_string()))?;
+        self.raft
+            .trigger()
+            .transfer_leader(target)
+            .await
+            .map_err(|fatal| StoreError::Closed(fatal.to_string()))?;
         let mut leadership = self.leadership.clone();
         let handed = leadership.wait_for(|present| !present.is_leader && present.leader.is_some());
         match timeout(TRANSFER_WITHIN, handed).await {
@@ -152,13 +156,17 @@ impl Members {
         let _one = self.changing.try_lock().map_err(|_| busy())?;
         let made = async {
             // What this node knows of members, past ones too, is then no older than what the group decided.
-            self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await.map_err(|_| StoreError::NotLeader(None))?;
+            self.raft
+                .ensure_linearizable(ReadPolicy::ReadIndex)
+                .await
+                .map_err(|_| StoreError::NotLeader(None))?;
             match change {
                 MemberChange::Join { node, address } => self.join(*node, address).await,
                 MemberChange::Leave { node } => self.leave(*node).await,
             }
         };
-        let late = || StoreError::Unknown("the change of the members takes too long; ask again to go on with it");
+        let late =
+            || StoreError::Unknown("the change of the members takes too long; ask again to go on with it");
         timeout_at(deadline, made).await.map_err(|_| late())?
     }
 
@@ -179,7 +187,9 @@ impl Members {
     fn may_join(&self, members: &[Member], node: NodeId, address: &str) -> Result<bool, StoreError> {
         let removed = &self.hot.heads().members.removed;
         if removed.contains(&node) {
-            return Err(StoreError::Conflict(format!("id {node} was a member's before: give the node a new one")));
+            return Err(StoreError::Conflict(format!(
+                "id {node} was a member's before: give the node a new one"
+            )));
         }
         if removed.len() >= REMOVED_LEN_MAX || members.len() >= MEMBERS_LEN_MAX {
             return Err(StoreError::Conflict("the group takes no more members".into()));
@@ -204,7 +214,8 @@ impl Members {
             return Err(StoreError::NotLeader(self.leadership.borrow().leader));
         }
         let ids = BTreeSet::from([node.0]);
-        let change = if member.voter { ChangeMembers::RemoveVoters(ids) } else { ChangeMembers::RemoveNodes(ids) };
+        let change =
+            if member.voter { ChangeMembers::RemoveVoters(ids) } else { ChangeMembers::RemoveNodes(ids) };
         self.raft.change_membership(change, false).await.map_err(write_error)?;
         tracing::info!(%node, "a node has left");
         Ok(())

@@ -49,7 +49,8 @@ impl Metrics {
             queue_len: make.gauge("queue_len", "Proposals and notes that wait for a group.")?,
             applied_index: make.gauge("applied_index", "Log index applied.")?,
             last_log_index: make.gauge("last_log_index", "Highest log index held.")?,
-            fsync_seconds: make.seconds("fsync_seconds", "From handing entries to the log until they are durable.")?,
+            fsync_seconds: make
+                .seconds("fsync_seconds", "From handing entries to the log until they are durable.")?,
             apply_seconds: make.seconds("apply_seconds", "Applying a group of entries.")?,
             flush_seconds: make.seconds("flush_seconds", "Writing a layer to sled.")?,
             snapshot_seconds: make.seconds("snapshot_seconds", "Writing a snapshot.")?,

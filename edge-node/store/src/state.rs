@@ -23,18 +23,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{Stream, StreamExt};
-use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::OptionalSend;
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use proto::{Digest, codec};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::Applied;
 use crate::durable::Folder;
 use crate::error::StoreError;
 use crate::machine::{Heads, MachineError};
 use crate::metrics::Metrics;
 use crate::snapshot::{Saved, SnapshotFile, Snapshots};
 use crate::types::{LogId, Snapshot, SnapshotMeta, StoredMembership, Types};
-use crate::Applied;
 
 pub use hot::Hot;
 pub use waiters::Waiters;
@@ -246,9 +246,7 @@ impl RaftStateMachine<Types> for Machine {
         self.ask(|done| Job::Install { file, meta, done }).await.map_err(io::Error::other)
     }
 
-    async fn get_current_snapshot(
-        &mut self,
-    ) -> Result<Option<Snapshot>, io::Error> {
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
         Ok(self.current_snapshot().map(|saved| Snapshot { meta: saved.meta, snapshot: saved.file }))
     }
 }
@@ -256,9 +254,7 @@ impl RaftStateMachine<Types> for Machine {
 impl RaftSnapshotBuilder<Types> for Machine {
     type SnapshotData = SnapshotFile;
 
-    async fn build_snapshot(
-        &mut self,
-    ) -> Result<Snapshot, io::Error> {
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let saved = self.ask(|done| Job::Snapshot { done }).await.map_err(io::Error::other)?;
         Ok(Snapshot { meta: saved.meta, snapshot: saved.file })
     }

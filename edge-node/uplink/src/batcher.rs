@@ -90,7 +90,8 @@ impl Batcher {
 
     /// The offset to write back through Raft, if the state machine does not know it yet.
     pub fn write_back(&self, outbox: Outbox) -> Option<Offset> {
-        self.cloud.filter(|cloud| *cloud > outbox.acknowledged.max(self.written_back) && *cloud <= outbox.last)
+        self.cloud
+            .filter(|cloud| *cloud > outbox.acknowledged.max(self.written_back) && *cloud <= outbox.last)
     }
 
     /// It was written back.

@@ -211,7 +211,10 @@ impl CloudLink {
                 return Err(PullError::Unexpected { asked: "Artifact" });
             };
             if size != artifact.size || part.is_empty() || bytes.len() + part.len() > artifact.size as usize {
-                return Err(wrong(format!("the manifest says {} bytes, the cloud sends {size}", artifact.size)));
+                return Err(wrong(format!(
+                    "the manifest says {} bytes, the cloud sends {size}",
+                    artifact.size
+                )));
             }
             bytes.extend_from_slice(&part);
         }

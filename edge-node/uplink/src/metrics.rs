@@ -26,7 +26,10 @@ impl Metrics {
                 "rockpool_uplink_append_seconds",
                 "From sending a batch to its acknowledgement",
             ))?,
-            failures: IntCounter::new("rockpool_uplink_failures_total", "Batches, dials and pulls that failed")?,
+            failures: IntCounter::new(
+                "rockpool_uplink_failures_total",
+                "Batches, dials and pulls that failed",
+            )?,
             connected: IntGauge::new("rockpool_uplink_connected", "1 while connected to the cloud")?,
             diverged: IntGauge::new(
                 "rockpool_uplink_diverged",

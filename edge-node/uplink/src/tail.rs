@@ -19,7 +19,8 @@ pub trait Commits: Send + Sync {
     /// What the outbox holds; changes with every commit. While this node leads, it holds all that was ever committed.
     fn outbox(&self) -> watch::Receiver<Outbox>;
     /// Committed events after an offset, in order and without holes, within both limits.
-    async fn events(&self, after: Offset, len_max: usize, bytes_max: usize) -> Result<Vec<Event>, ErrorReply>;
+    async fn events(&self, after: Offset, len_max: usize, bytes_max: usize)
+    -> Result<Vec<Event>, ErrorReply>;
     /// Writes the cloud's position back through Raft, so that the outbox may forget.
     async fn acknowledge(&self, upto: Offset) -> Result<(), ErrorReply>;
 }
@@ -101,14 +102,20 @@ impl Tail {
         Ok(())
     }
 
-    async fn send(&mut self, after: Offset, commits: &dyn Commits, link: &CloudLink) -> Result<(), StepError> {
+    async fn send(
+        &mut self,
+        after: Offset,
+        commits: &dyn Commits,
+        link: &CloudLink,
+    ) -> Result<(), StepError> {
         let config = link.config();
         if self.waiting(after) < config.batch_len_max {
             tokio::time::sleep(Duration::from_millis(config.linger_ms)).await;
         }
         // No more than the outbox is known to hold: else the cloud would seem to be ahead of the PoP.
         let len_max = self.waiting(after).min(config.batch_len_max);
-        let events = commits.events(after, len_max, config.batch_bytes_max).await.map_err(StepError::Store)?;
+        let events =
+            commits.events(after, len_max, config.batch_bytes_max).await.map_err(StepError::Store)?;
         let count = events.len() as u64;
         let timer = link.metrics().append_seconds.start_timer();
         let reply = link.ask(&UplinkRequest::Append { first: Offset(after.0 + 1), events }).await?;
@@ -128,7 +135,12 @@ impl Tail {
     }
 
     /// Nothing to send. The last position is written back once things are quiet, or the outbox would keep its end.
-    async fn wait(&mut self, outbox: Outbox, commits: &dyn Commits, link: &CloudLink) -> Result<(), StepError> {
+    async fn wait(
+        &mut self,
+        outbox: Outbox,
+        commits: &dyn Commits,
+        link: &CloudLink,
+    ) -> Result<(), StepError> {
         let quiet = Duration::from_millis(link.config().acknowledge_every_ms);
         tokio::select! {
             _ = self.outbox.changed() => Ok(()),

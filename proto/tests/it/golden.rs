@@ -30,7 +30,10 @@ fn unhex(text: &str) -> Vec<u8> {
 
 fn golden(text: &str) -> BTreeMap<&str, Vec<u8>> {
     let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
-    lines.map(|line| line.split_once(": ").expect("`name: hex`")).map(|(name, hex)| (name, unhex(hex))).collect()
+    lines
+        .map(|line| line.split_once(": ").expect("`name: hex`"))
+        .map(|(name, hex)| (name, unhex(hex)))
+        .collect()
 }
 
 fn update(samples: &[Sample]) {
@@ -70,14 +73,22 @@ fn bytes_are_what_they_were() {
                     wrong.push(difference(&sample.name, bytes, &sample.bytes));
                 }
                 if let Err(reason) = (sample.reads_back)(bytes) {
-                    wrong.push(format!("{}: the golden bytes are read as something else: {reason}", sample.name));
+                    wrong.push(format!(
+                        "{}: the golden bytes are read as something else: {reason}",
+                        sample.name
+                    ));
                 }
             }
         }
     }
     let known: Vec<_> = samples.iter().map(|sample| sample.name.as_str()).collect();
-    assert!(known.iter().all(|name| known.iter().filter(|n| n == &name).count() == 1), "a name is used twice");
-    wrong.extend(golden.keys().filter(|name| !known.contains(name)).map(|name| format!("{name}: no sample any more")));
+    assert!(
+        known.iter().all(|name| known.iter().filter(|n| n == &name).count() == 1),
+        "a name is used twice"
+    );
+    wrong.extend(
+        golden.keys().filter(|name| !known.contains(name)).map(|name| format!("{name}: no sample any more")),
+    );
     assert!(
         wrong.is_empty(),
         "the wire or a stored form has changed.\n{}\n\nIf names were only added: UPDATE_GOLDEN=1 cargo test -p proto. \

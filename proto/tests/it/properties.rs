@@ -7,8 +7,8 @@ use proptest::option;
 use proptest::prelude::*;
 use proto::bundle::{Manifest, SignedManifest};
 use proto::client::{
-    Answer, Ask, ClientReply, ClientRequest, OpenSession, Ranked, Reason, Recommend, ServedBy, SessionOpened, Track,
-    Tracked,
+    Answer, Ask, ClientReply, ClientRequest, OpenSession, Ranked, Reason, Recommend, ServedBy, SessionOpened,
+    Track, Tracked,
 };
 use proto::codec::{self, CodecError, FrameKind, HEADER_BYTES, Message};
 use proto::command::{Command, Effect};
@@ -16,8 +16,8 @@ use proto::peer::{MemberChange, PeerReply, PeerRequest, RaftCall};
 use proto::profile::Profile;
 use proto::uplink::{UplinkReply, UplinkRequest};
 use proto::{
-    AnswerId, Code, DeviceId, Digest, ErrorReply, Event, EventId, EventKind, ItemId, ModelVersion, NodeId, Offset, PopId,
-    Revision, SessionToken, SlotId, TraceId, UserId, VisitorId,
+    AnswerId, Code, DeviceId, Digest, ErrorReply, Event, EventId, EventKind, ItemId, ModelVersion, NodeId,
+    Offset, PopId, Revision, SessionToken, SlotId, TraceId, UserId, VisitorId,
 };
 use uuid::Uuid;
 
@@ -62,11 +62,21 @@ fn pairs() -> impl Strategy<Value = Vec<(String, String)>> {
 
 fn event_kind() -> impl Strategy<Value = EventKind> {
     prop_oneof![
-        (item(), slot(), any::<u16>(), option::of(answer_id()))
-            .prop_map(|(item, slot, position, answer)| EventKind::Impression { item, slot, position, answer }),
-        (item(), slot(), option::of(answer_id())).prop_map(|(item, slot, answer)| EventKind::Click { item, slot, answer }),
+        (item(), slot(), any::<u16>(), option::of(answer_id())).prop_map(|(item, slot, position, answer)| {
+            EventKind::Impression { item, slot, position, answer }
+        }),
+        (item(), slot(), option::of(answer_id())).prop_map(|(item, slot, answer)| EventKind::Click {
+            item,
+            slot,
+            answer
+        }),
         (item(), any::<i64>(), any::<[u8; 3]>(), option::of(answer_id())).prop_map(
-            |(item, value_micros, currency, answer)| EventKind::Conversion { item, value_micros, currency, answer }
+            |(item, value_micros, currency, answer)| EventKind::Conversion {
+                item,
+                value_micros,
+                currency,
+                answer
+            }
         ),
         (item(), number()).prop_map(|(item, stars)| EventKind::Rating { item, stars }),
         (".{0,12}", pairs()).prop_map(|(name, attributes)| EventKind::Custom { name, attributes }),
@@ -108,7 +118,14 @@ fn signed() -> impl Strategy<Value = SignedManifest> {
 
 fn recommend() -> impl Strategy<Value = Recommend> {
     (visitor(), slot(), any::<u16>(), option::of(token()), pairs(), vec(item(), 0..20)).prop_map(
-        |(visitor, slot, count, token, context, exclude)| Recommend { visitor, slot, count, token, context, exclude },
+        |(visitor, slot, count, token, context, exclude)| Recommend {
+            visitor,
+            slot,
+            count,
+            token,
+            context,
+            exclude,
+        },
     )
 }
 
@@ -119,8 +136,11 @@ fn client_request() -> impl Strategy<Value = ClientRequest> {
         vec(event(), 0..8).prop_map(|events| Ask::Track(Track { events })),
         Just(Ask::Ping),
     ];
-    (any::<u128>(), any::<u32>(), ask)
-        .prop_map(|(trace, deadline_ms, ask)| ClientRequest { trace: TraceId(trace), deadline_ms, ask })
+    (any::<u128>(), any::<u32>(), ask).prop_map(|(trace, deadline_ms, ask)| ClientRequest {
+        trace: TraceId(trace),
+        deadline_ms,
+        ask,
+    })
 }
 
 fn answer() -> impl Strategy<Value = Answer> {
@@ -160,15 +180,19 @@ fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
         (vec(event(), 0..6), any::<u64>())
             .prop_map(|(events, received_at_ms)| Command::Track { events, received_at_ms }),
-        (visitor(), vec(item(), 0..20), any::<u64>())
-            .prop_map(|(visitor, items, at_ms)| Command::Served { visitor, items, at_ms }),
+        (visitor(), vec(item(), 0..20), any::<u64>()).prop_map(|(visitor, items, at_ms)| Command::Served {
+            visitor,
+            items,
+            at_ms
+        }),
         signed().prop_map(|manifest| Command::Activate { manifest }),
         any::<u64>().prop_map(|upto| Command::Acknowledge { upto: Offset(upto) }),
     ]
 }
 
 fn peer_request() -> impl Strategy<Value = PeerRequest> {
-    let call = prop::sample::select(vec![RaftCall::Append, RaftCall::Vote, RaftCall::Snapshot, RaftCall::Transfer]);
+    let call =
+        prop::sample::select(vec![RaftCall::Append, RaftCall::Vote, RaftCall::Snapshot, RaftCall::Transfer]);
     let member = (any::<u64>(), ".{0,20}")
         .prop_map(|(node, address)| MemberChange::Join { node: NodeId(node), address });
     prop_oneof![
@@ -331,14 +355,22 @@ fn many_small_parts_come_back() {
         let ask = Ask::Track(Track { events: vec![event.clone(); count] });
         let message = ClientRequest { trace: TraceId(0), deadline_ms: 0, ask };
         let frame = codec::frame(&message).unwrap();
-        assert_eq!(codec::unframe(FrameKind::ClientRequest, &frame[HEADER_BYTES..]), Ok(message), "{count} events");
+        assert_eq!(
+            codec::unframe(FrameKind::ClientRequest, &frame[HEADER_BYTES..]),
+            Ok(message),
+            "{count} events"
+        );
     }
     let items = vec![ItemId::new("1").unwrap(); 100];
     let served = Command::Served { visitor: event.visitor, items, at_ms: 0 };
     for count in [1, 250, 4_000, 30_000] {
         let message = PeerRequest::Propose(vec![served.clone(); count]);
         let frame = codec::frame(&message).unwrap();
-        assert_eq!(codec::unframe(FrameKind::PeerRequest, &frame[HEADER_BYTES..]), Ok(message), "{count} commands");
+        assert_eq!(
+            codec::unframe(FrameKind::PeerRequest, &frame[HEADER_BYTES..]),
+            Ok(message),
+            "{count} commands"
+        );
     }
 }
 
@@ -382,7 +414,10 @@ fn every_kind_has_its_maximum() {
     let refused = codec::frame(&PeerReply::Raft(vec![7; max - 5])).unwrap_err();
     assert_eq!(refused, CodecError::TooLarge { len: max + 1, max });
     let over = vec![0; max + 1];
-    assert!(matches!(codec::unframe::<PeerReply>(FrameKind::PeerReply, &over), Err(CodecError::TooLarge { .. })));
+    assert!(matches!(
+        codec::unframe::<PeerReply>(FrameKind::PeerReply, &over),
+        Err(CodecError::TooLarge { .. })
+    ));
 }
 
 /// Ids are checked when they are read, not only when they are made.

@@ -4,8 +4,8 @@ use std::fmt::Debug;
 
 use proto::bundle::{ArtifactKind, ArtifactRef, Manifest, SignedManifest};
 use proto::client::{
-    Answer, Ask, ClientReply, ClientRequest, OpenSession, Ranked, Reason, Recommend, ServedBy, SessionOpened, Track,
-    Tracked,
+    Answer, Ask, ClientReply, ClientRequest, OpenSession, Ranked, Reason, Recommend, ServedBy, SessionOpened,
+    Track, Tracked,
 };
 use proto::codec::{self, HEADER_BYTES, Message, Stored};
 use proto::command::{Command, Effect};
@@ -14,8 +14,8 @@ use proto::peer::{MemberChange, PeerReply, PeerRequest, RaftCall};
 use proto::profile::{Interaction, Profile, Seen, Signal};
 use proto::uplink::{UplinkReply, UplinkRequest};
 use proto::{
-    AnswerId, Code, DeviceId, Digest, ErrorReply, Event, EventId, EventKind, ItemId, ModelVersion, NodeId, Offset, PopId,
-    Revision, SessionToken, SlotId, TraceId, UserId, VisitorId,
+    AnswerId, Code, DeviceId, Digest, ErrorReply, Event, EventId, EventKind, ItemId, ModelVersion, NodeId,
+    Offset, PopId, Revision, SessionToken, SlotId, TraceId, UserId, VisitorId,
 };
 use uuid::Uuid;
 
@@ -101,7 +101,12 @@ fn event(kind: EventKind) -> Event {
 
 fn events() -> Vec<Event> {
     vec![
-        event(EventKind::Impression { item: item("50"), slot: slot(), position: 3, answer: Some(answer_id()) }),
+        event(EventKind::Impression {
+            item: item("50"),
+            slot: slot(),
+            position: 3,
+            answer: Some(answer_id()),
+        }),
         event(EventKind::Click { item: item("50"), slot: slot(), answer: None }),
         event(EventKind::Conversion {
             item: item("50"),
@@ -110,7 +115,10 @@ fn events() -> Vec<Event> {
             answer: Some(answer_id()),
         }),
         event(EventKind::Rating { item: item("181"), stars: 4.5 }),
-        Event { visitor: device(), ..event(EventKind::Custom { name: "identify".into(), attributes: pairs() }) },
+        Event {
+            visitor: device(),
+            ..event(EventKind::Custom { name: "identify".into(), attributes: pairs() })
+        },
     ]
 }
 
@@ -155,7 +163,8 @@ fn client_requests() -> Vec<Sample> {
         context: pairs(),
         exclude: vec![item("1"), item("2")],
     };
-    let unknown = Recommend { visitor: device(), token: None, context: vec![], exclude: vec![], ..recommend.clone() };
+    let unknown =
+        Recommend { visitor: device(), token: None, context: vec![], exclude: vec![], ..recommend.clone() };
     vec![
         framed("Session", ask(Ask::Session(open))),
         framed("Recommend", ask(Ask::Recommend(recommend))),
@@ -166,8 +175,11 @@ fn client_requests() -> Vec<Sample> {
 }
 
 fn client_replies() -> Vec<Sample> {
-    let opened =
-        SessionOpened { pop: pop(), node: NodeId(2), nodes: vec!["10.0.0.1:4433".into(), "[::1]:4433".into()] };
+    let opened = SessionOpened {
+        pop: pop(),
+        node: NodeId(2),
+        nodes: vec!["10.0.0.1:4433".into(), "[::1]:4433".into()],
+    };
     let ranked = |name, score, reason| Ranked { item: item(name), score, reason };
     let answer = Answer {
         id: answer_id(),
@@ -188,10 +200,20 @@ fn client_replies() -> Vec<Sample> {
         framed("Answer", ClientReply::Answer(answer.clone())),
     ];
     for served_by in [ServedBy::Retrieved, ServedBy::Segment, ServedBy::Popular, ServedBy::Nothing] {
-        let answer = Answer { served_by, items: vec![], retrieval: None, ranker: None, fresh: false, ..answer.clone() };
+        let answer = Answer {
+            served_by,
+            items: vec![],
+            retrieval: None,
+            ranker: None,
+            fresh: false,
+            ..answer.clone()
+        };
         samples.push(framed(&format!("Answer.{served_by:?}"), ClientReply::Answer(answer)));
     }
-    samples.push(framed("Tracked", ClientReply::Tracked(Tracked { token: token(), accepted: 4, duplicates: 1 })));
+    samples.push(framed(
+        "Tracked",
+        ClientReply::Tracked(Tracked { token: token(), accepted: 4, duplicates: 1 }),
+    ));
     samples.push(framed("Pong", ClientReply::Pong));
     // Every code: their numbers are the wire's.
     for code in Code::ALL {

@@ -71,7 +71,9 @@ impl Identity {
         let mut alias: Option<PopId> = None;
         for name in names {
             let name = name.to_ascii_lowercase();
-            let Some(inner) = name.strip_suffix(ZONE).and_then(|inner| inner.strip_suffix('.')) else { continue };
+            let Some(inner) = name.strip_suffix(ZONE).and_then(|inner| inner.strip_suffix('.')) else {
+                continue;
+            };
             if let Some(pop) = inner.strip_prefix("edge.") {
                 alias = Some(PopId::new(pop).map_err(|_| IdentityError::Unknown(name.clone()))?);
                 continue;
@@ -183,7 +185,16 @@ mod tests {
 
     #[test]
     fn odd_spellings_are_refused() {
-        for inner in ["*.pop-a", "node-*.pop-a", "node-01.pop-a", "node-+1.pop-a", "node-1", "node-.a", "node-1.a.b", "x"] {
+        for inner in [
+            "*.pop-a",
+            "node-*.pop-a",
+            "node-01.pop-a",
+            "node-+1.pop-a",
+            "node-1",
+            "node-.a",
+            "node-1.a.b",
+            "x",
+        ] {
             let name = format!("{inner}.{ZONE}");
             assert_eq!(of(&[&name]), Err(IdentityError::Unknown(name.clone())));
         }

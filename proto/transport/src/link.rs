@@ -146,7 +146,8 @@ pub trait Dialer: Send + Sync + Debug {
     /// # Errors
     /// [`LinkErrorKind::Tls`] and [`LinkErrorKind::Forbidden`] where either side's identity is refused, and
     /// [`LinkErrorKind::Timeout`] where nothing is heard within `timeout`.
-    async fn dial(&self, address: &str, expect: &Peer, timeout: Duration) -> Result<Arc<dyn Link>, LinkError>;
+    async fn dial(&self, address: &str, expect: &Peer, timeout: Duration)
+    -> Result<Arc<dyn Link>, LinkError>;
 }
 
 /// One request and its reply on a stream of their own.

@@ -114,12 +114,16 @@ pub async fn bundle(command: Bundle) -> anyhow::Result<()> {
     match command {
         Bundle::Publish { cloud, data, models, note } => {
             let data = dataset::open(&data, &ReadOptions::default())?;
-            let published = publish::publish(&cloud.control()?, publish::artifacts(&data, &models)?, &note).await?;
+            let published =
+                publish::publish(&cloud.control()?, publish::artifacts(&data, &models)?, &note).await?;
             println!("published revision {}", published.revision);
         }
         Bundle::List { cloud } => {
             let rows: Vec<_> = cloud.control()?.bundles().await?.iter().map(row).collect();
-            println!("{}", table(&["revision", "published (ms since 1970 UTC)", "repeats", "bytes", "note"], &rows));
+            println!(
+                "{}",
+                table(&["revision", "published (ms since 1970 UTC)", "repeats", "bytes", "note"], &rows)
+            );
         }
         Bundle::RollBack { cloud, revision } => {
             let published = cloud.control()?.roll_back(revision).await?;

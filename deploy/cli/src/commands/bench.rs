@@ -73,8 +73,10 @@ pub async fn run(command: Bench) -> anyhow::Result<bool> {
     let data = dataset::open(dataset::ML_100K, &ReadOptions::default())?;
     let dir = std::env::temp_dir().join(format!("rockpool-bench-{}", std::process::id()));
     say("starting a cloud and 3 edge nodes …");
-    let deployment = Deployment::start(Options { dir: dir.clone(), nodes: 3, overrides: Overrides::default() }).await?;
-    publish::publish(&deployment.control()?, publish::artifacts(&data, &command.models)?, "rockpool bench").await?;
+    let deployment =
+        Deployment::start(Options { dir: dir.clone(), nodes: 3, overrides: Overrides::default() }).await?;
+    publish::publish(&deployment.control()?, publish::artifacts(&data, &command.models)?, "rockpool bench")
+        .await?;
     deployment.until_ready(READY_WITHIN).await?;
     say(&format!("connecting {} clients …", command.clients));
     let clients = connect(&deployment, command.clients).await?;
@@ -137,7 +139,8 @@ fn text(json: &Json) -> String {
         row("track → visible on another node", &json.visible, "p99 < 100 ms"),
     ];
     let head = ["", "requests", "errors", "per s", "mean", "p50", "p99", "p99.9", "max", "bar"];
-    let served: Vec<String> = json.served_by.iter().map(|(by, n)| format!("{} {by}", thousands(*n))).collect();
+    let served: Vec<String> =
+        json.served_by.iter().map(|(by, n)| format!("{} {by}", thousands(*n))).collect();
     format!(
         "\n{} cores, {}; {} connected clients, open loop at {} recommendations/s, {} items each; everything on this \
          machine, the generator too; models run in {}\n\n{}\n\nserved by: {}{}",
@@ -155,7 +158,8 @@ fn text(json: &Json) -> String {
 
 fn machine() -> Machine {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split_once(": "));
+    let model =
+        info.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split_once(": "));
     Machine {
         cores: std::thread::available_parallelism().map_or(1, usize::from),
         cpu: model.map_or("unknown processor", |(_, name)| name).to_owned(),

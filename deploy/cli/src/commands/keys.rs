@@ -65,7 +65,10 @@ pub fn pki(command: Pki) -> anyhow::Result<()> {
     match command {
         Pki::Init(place) => {
             let authority = Authority::create(&place.dir, place.validity())?;
-            println!("made {} (give it to every node, the cloud and the apps)", authority.certificate_path().display());
+            println!(
+                "made {} (give it to every node, the cloud and the apps)",
+                authority.certificate_path().display()
+            );
         }
         Pki::Node { place, pop, node, name } => {
             let authority = Authority::open(&place.dir)?;

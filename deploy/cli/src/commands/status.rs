@@ -63,7 +63,17 @@ pub fn screen(pops: &[PopView], now_ms: u64) -> String {
         }
     }
     let head = [
-        "node", "role", "term", "applied", "lag", "outbox", "in flight", "revision", "retrieval", "ranker", "engine",
+        "node",
+        "role",
+        "term",
+        "applied",
+        "lag",
+        "outbox",
+        "in flight",
+        "revision",
+        "retrieval",
+        "ranker",
+        "engine",
         "refused",
     ];
     table(&head, &rows)

@@ -82,7 +82,11 @@ pub async fn run(command: Up) -> anyhow::Result<bool> {
     outcome
 }
 
-async fn in_dir(command: &Up, dir: PathBuf, interrupted: &service::shutdown::Shutdown) -> anyhow::Result<bool> {
+async fn in_dir(
+    command: &Up,
+    dir: PathBuf,
+    interrupted: &service::shutdown::Shutdown,
+) -> anyhow::Result<bool> {
     let data = dataset::open(&command.data, &ReadOptions::default())
         .context("the data set cannot be read; `python3 deploy/fetch.py` fetches the example")?;
     let began = Instant::now();
@@ -138,7 +142,10 @@ pub(crate) async fn replay(clients: &[Client], data: &Dataset) -> anyhow::Result
             (id.clone(), EventKind::Rating { item, stars: interaction.stars.unwrap_or(4.0) })
         });
         let events = std::iter::once((id.clone(), identify)).chain(recent).collect();
-        clients[number % clients.len()].track_all(events).await.context("a visitor's past cannot be tracked")?;
+        clients[number % clients.len()]
+            .track_all(events)
+            .await
+            .context("a visitor's past cannot be tracked")?;
         visitors.push(id);
     }
     for client in clients {
@@ -235,7 +242,9 @@ async fn unattended(
 
 /// Does what was typed. False: quit.
 async fn attended(deployment: &mut Deployment, report: &mut Report, line: &str) -> anyhow::Result<bool> {
-    let node = |text: &str| text.trim().parse().ok().map(NodeId).filter(|node| deployment.ports().contains_key(node));
+    let node = |text: &str| {
+        text.trim().parse().ok().map(NodeId).filter(|node| deployment.ports().contains_key(node))
+    };
     match line.split_once(' ').unwrap_or((line, "")) {
         ("quit" | "q", _) => return Ok(false),
         ("status", _) => say(&status::screen(&deployment.control()?.pops().await?, status::now_ms())),

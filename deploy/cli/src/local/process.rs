@@ -49,7 +49,9 @@ impl Process {
         let ended = self.child.lock().map_err(|_| anyhow::anyhow!("poisoned"))?.try_wait()?;
         match ended {
             None => Ok(()),
-            Some(status) => anyhow::bail!("{} ended with {status}; its log ends:\n{}", self.name, self.log_tail()),
+            Some(status) => {
+                anyhow::bail!("{} ended with {status}; its log ends:\n{}", self.name, self.log_tail())
+            }
         }
     }
 

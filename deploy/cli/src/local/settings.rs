@@ -20,7 +20,8 @@ pub struct Overrides {
 /// Writes a settings file, in a folder that is made if it is missing.
 pub fn write(path: &Path, settings: &Table) -> anyhow::Result<()> {
     std::fs::create_dir_all(path.parent().context("a settings file lies in a folder")?)?;
-    std::fs::write(path, toml::to_string(settings)?).with_context(|| format!("cannot write {}", path.display()))
+    std::fs::write(path, toml::to_string(settings)?)
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// The cloud's settings.

@@ -45,7 +45,12 @@ enum Outcome {
 
 impl Router {
     /// A router to wherever Raft says the leader is.
-    pub fn new(raft: Raft, peers: Arc<Peers>, leadership: watch::Receiver<Leadership>, metrics: Metrics) -> Self {
+    pub fn new(
+        raft: Raft,
+        peers: Arc<Peers>,
+        leadership: watch::Receiver<Leadership>,
+        metrics: Metrics,
+    ) -> Self {
         Self { raft, peers, leadership, metrics }
     }
 
@@ -74,7 +79,9 @@ impl Router {
                     self.metrics.notes_dropped.inc_by(group.notes.len() as u64);
                     return group.answer_some(|_| Some(StoreError::Remote(reply.clone())));
                 }
-                Outcome::Closed(reason) => return group.answer_some(|_| Some(StoreError::Closed(reason.clone()))),
+                Outcome::Closed(reason) => {
+                    return group.answer_some(|_| Some(StoreError::Closed(reason.clone())));
+                }
             }
             let pause = Instant::now() + RETRY_PAUSE;
             // Either is a reason to try again.
@@ -122,9 +129,13 @@ impl Router {
         let timeout = deadline.saturating_duration_since(Instant::now());
         let request = PeerRequest::Propose(commands);
         match self.peers.call(leader, address, Lane::Raft, &request, timeout).await {
-            Ok(PeerReply::Proposed { index, effects }) if effects.len() == len => Outcome::Written(index, effects),
+            Ok(PeerReply::Proposed { index, effects }) if effects.len() == len => {
+                Outcome::Written(index, effects)
+            }
             Ok(PeerReply::NotLeader(_)) | Err(CallError::Away(_)) => Outcome::NotWritten,
-            Ok(PeerReply::Error(reply)) if reply.code == Code::Unavailable => Outcome::Unknown("the leader changed"),
+            Ok(PeerReply::Error(reply)) if reply.code == Code::Unavailable => {
+                Outcome::Unknown("the leader changed")
+            }
             Ok(PeerReply::Error(reply)) => Outcome::Refused(reply),
             Ok(_) => Outcome::Unknown("the leader's reply is of another kind"),
             Err(CallError::Broken(_)) => Outcome::Unknown("the way to the leader broke"),
@@ -147,7 +158,8 @@ impl Router {
 
     /// What may have been written is not written again where that would be another thing.
     fn drop_unsafe(&self, group: &mut Group, reason: &'static str) {
-        let unknown = |proposal: &Proposal| (!proposal.is_idempotent()).then_some(StoreError::Unknown(reason));
+        let unknown =
+            |proposal: &Proposal| (!proposal.is_idempotent()).then_some(StoreError::Unknown(reason));
         group.answer_some(unknown);
         self.metrics.notes_dropped.inc_by(group.notes.len() as u64);
         group.notes.clear();

@@ -40,7 +40,8 @@ fn entry(term: u64, index: u64) -> Entry {
         0 => EntryPayload::Blank,
         1 => EntryPayload::Membership(Membership::new_with_defaults(vec![[1, index].into()], [])),
         _ => {
-            let commands: Vec<_> = (0..index % 50).map(|n| Command::Acknowledge { upto: Offset(n << 40) }).collect();
+            let commands: Vec<_> =
+                (0..index % 50).map(|n| Command::Acknowledge { upto: Offset(n << 40) }).collect();
             EntryPayload::Normal(Batch::of(&commands.iter().collect::<Vec<_>>()))
         }
     };
@@ -111,7 +112,11 @@ async fn a_record_cut_off_at_the_end_is_dropped() {
         file.set_len(len - cut).unwrap();
         let mut log = open(copy.path()).unwrap();
         let left = all(&mut log).await;
-        assert!(left.len() < 50 && left == entries(1, 0..left.len() as u64), "{cut} bytes cut: {} left", left.len());
+        assert!(
+            left.len() < 50 && left == entries(1, 0..left.len() as u64),
+            "{cut} bytes cut: {} left",
+            left.len()
+        );
         // And it goes on from there.
         let next = left.len() as u64;
         log.blocking_append(entries(2, next..next + 3)).await.unwrap();
@@ -159,7 +164,8 @@ async fn old_entries_are_read_from_disk_and_chunks_go_with_purging() {
     let disk = Disk::new();
     let mut log = disk.open();
     let large = |index: u64| {
-        let commands: Vec<_> = (0..4_000_u64).map(|n| Command::Acknowledge { upto: Offset(index << 50 | n << 33) }).collect();
+        let commands: Vec<_> =
+            (0..4_000_u64).map(|n| Command::Acknowledge { upto: Offset(index << 50 | n << 33) }).collect();
         let batch = Batch::of(&commands.iter().collect::<Vec<_>>());
         assert!(batch.len() > 30_000);
         Entry { log_id: id(1, index), payload: EntryPayload::Normal(batch) }
@@ -211,7 +217,8 @@ async fn one_process_at_a_time() {
 }
 
 fn newest_chunk(dir: &Path) -> PathBuf {
-    let mut chunks: Vec<_> = fs::read_dir(dir.join("log")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut chunks: Vec<_> =
+        fs::read_dir(dir.join("log")).unwrap().map(|entry| entry.unwrap().path()).collect();
     chunks.retain(|path| path.extension().is_some_and(|extension| extension == "wal"));
     chunks.sort();
     chunks.pop().unwrap()

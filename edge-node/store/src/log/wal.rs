@@ -93,7 +93,11 @@ impl From<Vote> for WalVote {
 
 impl From<WalVote> for Vote {
     fn from(vote: WalVote) -> Self {
-        if vote.committed { Vote::new_committed(vote.term, vote.node) } else { Vote::new(vote.term, vote.node) }
+        if vote.committed {
+            Vote::new_committed(vote.term, vote.node)
+        } else {
+            Vote::new(vote.term, vote.node)
+        }
     }
 }
 

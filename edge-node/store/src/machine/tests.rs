@@ -70,7 +70,9 @@ fn offsets_have_no_holes_and_keep_order() {
     let mut state = empty();
     apply(&mut state, track([5, 4, 5, 9], NOON)).unwrap();
     state.settle();
-    let at = |offset| read::<Event, _>(state.base(), &keys::event(offset)).unwrap().map(|event| event.id.0.as_u128());
+    let at = |offset| {
+        read::<Event, _>(state.base(), &keys::event(offset)).unwrap().map(|event| event.id.0.as_u128())
+    };
     assert_eq!([at(1), at(2), at(3), at(4)], [Some(5), Some(4), Some(9), None]);
 }
 
@@ -117,7 +119,10 @@ fn only_a_newer_bundle_becomes_active() {
     assert_eq!(state.heads().bundles.active, Some(manifest(5)));
     assert_eq!(state.heads().bundles.previous, Some(manifest(3)));
     let garbage = SignedManifest { manifest: vec![255; 9], signature: Vec::new() };
-    assert_eq!(refused(&apply(&mut state, Command::Activate { manifest: garbage }).unwrap()), Code::Malformed);
+    assert_eq!(
+        refused(&apply(&mut state, Command::Activate { manifest: garbage }).unwrap()),
+        Code::Malformed
+    );
     assert_eq!(state.heads().bundles.revision, Revision(5));
 }
 

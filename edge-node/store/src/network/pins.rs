@@ -51,8 +51,9 @@ impl Pins {
     /// A message's bytes, if its sender has the folder that it always had. Who is heard of for the first time is
     /// remembered, durably.
     pub async fn open_from<'a>(&self, from: NodeId, sealed: &'a [u8]) -> Result<&'a [u8], StoreError> {
-        let (head, body) =
-            sealed.split_first_chunk::<HEAD_BYTES>().ok_or_else(|| StoreError::Invalid("a message without head".into()))?;
+        let (head, body) = sealed
+            .split_first_chunk::<HEAD_BYTES>()
+            .ok_or_else(|| StoreError::Invalid("a message without head".into()))?;
         let named = Incarnation(u128::from_be_bytes(*head));
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&from).copied();
         match known {
@@ -70,7 +71,9 @@ impl Pins {
         let text = {
             let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
             if known.get(&from).is_some_and(|known| *known != named) {
-                return Err(StoreError::Conflict(format!("node {from} was heard of with two folders at once")));
+                return Err(StoreError::Conflict(format!(
+                    "node {from} was heard of with two folders at once"
+                )));
             }
             if known.len() >= PINS_LEN_MAX {
                 return Err(StoreError::Conflict("too many nodes were members once".into()));

@@ -8,9 +8,13 @@ use crate::types::{LogId, Membership, StoredMembership};
 
 fn meta(index: u64) -> SnapshotMeta {
     let nodes = [(1, BasicNode::new("a:1")), (2, BasicNode::new("b:1"))];
-    let membership = Membership::new(vec![[1, 2].into()], nodes.into_iter().collect::<std::collections::BTreeMap<_, _>>());
+    let membership =
+        Membership::new(vec![[1, 2].into()], nodes.into_iter().collect::<std::collections::BTreeMap<_, _>>());
     let at = LogId::new_term_index(3, index);
-    SnapshotMeta { last_log_id: Some(at), last_membership: StoredMembership::new(Some(at), membership.unwrap()) }
+    SnapshotMeta {
+        last_log_id: Some(at),
+        last_membership: StoredMembership::new(Some(at), membership.unwrap()),
+    }
 }
 
 fn records() -> Vec<(Vec<u8>, Vec<u8>)> {
@@ -76,7 +80,11 @@ fn any_flipped_bit_and_any_cut_is_refused() {
     fs::write(&name, longer).unwrap();
     let (_, none) = Snapshots::open(dir.path()).unwrap();
     assert!(none.is_none(), "a corrupt snapshot is not offered");
-    assert!(files(dir.path())[0].ends_with(".corrupt"), "it is set aside for people: {:?}", files(dir.path()));
+    assert!(
+        files(dir.path())[0].ends_with(".corrupt"),
+        "it is set aside for people: {:?}",
+        files(dir.path())
+    );
 }
 
 /// The checksum only says that the bytes are what was written; lengths are checked all the same.
@@ -96,7 +104,15 @@ fn lying_lengths_with_a_right_checksum_are_refused() {
         vec![0xff; 4],
         [vec![0xff; 4], 9_u64.to_be_bytes().to_vec()].concat(),
         // Keys that do not ascend.
-        [record(1, 0), b"b".to_vec(), record(1, 0), b"a".to_vec(), vec![0xff; 4], 2_u64.to_be_bytes().to_vec()].concat(),
+        [
+            record(1, 0),
+            b"b".to_vec(),
+            record(1, 0),
+            b"a".to_vec(),
+            vec![0xff; 4],
+            2_u64.to_be_bytes().to_vec(),
+        ]
+        .concat(),
     ];
     for body in bodies {
         let mut bytes = [head.clone(), body.clone()].concat();

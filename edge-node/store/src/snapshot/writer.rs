@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{END, MAGIC, Snapshots, Saved, encode_meta};
+use super::{END, MAGIC, Saved, Snapshots, encode_meta};
 use crate::error::StoreError;
 use crate::types::SnapshotMeta;
 

@@ -50,7 +50,8 @@ impl Mark {
     /// The tree in use, if the mark is of this boot.
     fn read(&self) -> Result<Option<u64>, StoreError> {
         let Some(text) = durable::read_file(&self.path)? else { return Ok(None) };
-        let tree = text.lines().find_map(|line| line.strip_prefix("tree ")).and_then(|tree| tree.parse().ok());
+        let tree =
+            text.lines().find_map(|line| line.strip_prefix("tree ")).and_then(|tree| tree.parse().ok());
         // No boot id, no trust: a system that has none cannot tell a crash from a power cut.
         let same = !self.boot.is_empty() && text.lines().any(|line| line == format!("boot {}", self.boot));
         Ok(tree.filter(|_| same))
@@ -66,7 +67,9 @@ pub fn open(config: &StateConfig, proven: u64) -> Result<SledBase, StoreError> {
         let trusted = open_trusted(dir, config.cache_bytes / 2, Mark { tree, ..mark.clone() }, proven);
         match trusted {
             Ok(base) => return Ok(base),
-            Err(reason) => tracing::warn!(reason, "the state is not trusted: it is rebuilt from snapshot and log"),
+            Err(reason) => {
+                tracing::warn!(reason, "the state is not trusted: it is rebuilt from snapshot and log")
+            }
         }
     } else if dir.join("db").exists() {
         tracing::info!("the state is of another boot: it is rebuilt from snapshot and log");
@@ -74,7 +77,8 @@ pub fn open(config: &StateConfig, proven: u64) -> Result<SledBase, StoreError> {
     durable::remove_file(&mark.path)?;
     fs::remove_dir_all(dir).map_err(|e| StoreError::io("remove", dir, e))?;
     durable::create_dir(dir)?;
-    let db = open_sled(dir, config.cache_bytes / 2).map_err(|reason| StoreError::corrupt("a new state", reason))?;
+    let db = open_sled(dir, config.cache_bytes / 2)
+        .map_err(|reason| StoreError::corrupt("a new state", reason))?;
     let tree = db.open_tree(tree_name(mark.tree)).map_err(sled_failed("open"))?;
     mark.write()?;
     Ok(SledBase { db, mark, tree, heads: Heads::default() })

@@ -53,13 +53,8 @@ impl Hot {
     /// Nothing in memory yet.
     pub fn new(tree: sled::Tree, heads: Heads, cache_bytes: u64) -> Self {
         let applied = AtomicU64::new(heads.applied.map_or(0, |at| at.index));
-        let layers = Layers {
-            top: Writes::default(),
-            frozen: VecDeque::new(),
-            tree: Some(tree),
-            heads,
-            epoch: 0,
-        };
+        let layers =
+            Layers { top: Writes::default(), frozen: VecDeque::new(), tree: Some(tree), heads, epoch: 0 };
         Self { layers: RwLock::new(layers), clean: Mutex::new(Cache::new(cache_bytes)), applied }
     }
 

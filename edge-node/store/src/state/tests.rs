@@ -51,7 +51,10 @@ fn entry(index: u64) -> Entry {
         visitor: visitor((index + n) % 17),
         at_ms: index,
         trace: TraceId::default(),
-        kind: EventKind::Rating { item: ItemId::new(format!("item-{}", index * n % 100)).unwrap(), stars: 3.0 },
+        kind: EventKind::Rating {
+            item: ItemId::new(format!("item-{}", index * n % 100)).unwrap(),
+            stars: 3.0,
+        },
     };
     let track = Command::Track { events: (0..index % 9).map(event).collect(), received_at_ms: index * 1_000 };
     let items = (0..index % 5).map(|n| ItemId::new(format!("item-{n}")).unwrap()).collect();
@@ -97,7 +100,9 @@ fn machine_apply(state: &mut State<Memory>, command: Command) {
 fn openrafts_suite() {
     struct Builder;
     impl StoreBuilder<Types, LogStore, Machine, tempfile::TempDir> for Builder {
-        async fn build(&self) -> Result<(tempfile::TempDir, LogStore, Machine), openraft::StorageError<Types>> {
+        async fn build(
+            &self,
+        ) -> Result<(tempfile::TempDir, LogStore, Machine), openraft::StorageError<Types>> {
             let dir = tempfile::tempdir().unwrap();
             let folder = Folder::open(dir.path(), &PopId::new("pop").unwrap(), NodeId(1)).unwrap();
             let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
@@ -142,7 +147,10 @@ async fn it_holds_what_the_model_holds() {
 
 impl Memory {
     fn profile_of(&self, visitor: &VisitorId) -> proto::profile::Profile {
-        crate::machine::Base::profile(self, visitor).unwrap().map(|profile| (*profile).clone()).unwrap_or_default()
+        crate::machine::Base::profile(self, visitor)
+            .unwrap()
+            .map(|profile| (*profile).clone())
+            .unwrap_or_default()
     }
 }
 
@@ -177,7 +185,11 @@ async fn what_a_crash_leaves_is_a_prefix() {
     let from = crashed.applied_state().await.unwrap().0.map_or(0, |id| id.index);
     assert!(from <= 999);
     apply(&mut crashed, from + 1..1_000).await;
-    assert_eq!(crashed.digest().await.unwrap(), (999, model(1..1_000).base().digest()), "replayed from {from}");
+    assert_eq!(
+        crashed.digest().await.unwrap(),
+        (999, model(1..1_000).base().digest()),
+        "replayed from {from}"
+    );
 }
 
 #[tokio::test]
@@ -201,7 +213,11 @@ async fn another_boot_throws_the_state_away_and_the_snapshot_brings_it_back() {
     machine.stop().await.unwrap();
     drop(machine);
     let mut machine = disk.open("boot 2");
-    assert_eq!(machine.applied_state().await.unwrap().0, Some(LogId::new_term_index(1, 399)), "the same boot again");
+    assert_eq!(
+        machine.applied_state().await.unwrap().0,
+        Some(LogId::new_term_index(1, 399)),
+        "the same boot again"
+    );
 }
 
 #[tokio::test]
@@ -275,7 +291,11 @@ async fn installing_takes_the_place_of_everything() {
     drop(target);
     let mut target = to.open("boot");
     assert_eq!(target.applied_state().await.unwrap().0, Some(LogId::new_term_index(1, 499)));
-    assert_eq!(target.current_snapshot().map(|saved| saved.index()), None, "a file that was not received is not adopted");
+    assert_eq!(
+        target.current_snapshot().map(|saved| saved.index()),
+        None,
+        "a file that was not received is not adopted"
+    );
 }
 
 #[tokio::test]

@@ -80,9 +80,9 @@ mod tests {
         let mut tasks = Vec::new();
         for index in 1..=3 {
             let (waiters, applied) = (Arc::clone(&waiters), Arc::clone(&applied));
-            tasks.push(tokio::spawn(async move {
-                waiters.wait(index, || applied.load(Ordering::SeqCst)).await
-            }));
+            tasks.push(tokio::spawn(
+                async move { waiters.wait(index, || applied.load(Ordering::SeqCst)).await },
+            ));
         }
         while waiters.lock().len() < 3 {
             tokio::task::yield_now().await;

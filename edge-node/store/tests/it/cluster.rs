@@ -13,8 +13,12 @@ use crate::pop::{PATIENCE, Pop, event, events, is_unavailable, visitor};
 const SOON: Duration = Duration::from_secs(10);
 
 fn manifest(revision: u64) -> SignedManifest {
-    let manifest =
-        Manifest { revision: Revision(revision), published_at_ms: 1, expires_at_ms: 2, artifacts: Vec::new() };
+    let manifest = Manifest {
+        revision: Revision(revision),
+        published_at_ms: 1,
+        expires_at_ms: 2,
+        artifacts: Vec::new(),
+    };
     SignedManifest { manifest: codec::encode(&manifest), signature: vec![0; 64] }
 }
 
@@ -165,7 +169,11 @@ async fn a_leader_without_majority_acknowledges_nothing() {
     assert!(pop.store(leader).read_index(soon).await.is_err(), "nor does it answer a linearizable read");
     let other = pop.followers(leader)[0];
     pop.track(other, events(10..20, 2)).await;
-    assert_eq!(pop.store(leader).view(&visitor(2)).profile.events, 0, "a local read goes on, from what it has");
+    assert_eq!(
+        pop.store(leader).view(&visitor(2)).profile.events,
+        0,
+        "a local read goes on, from what it has"
+    );
     pop.network.heal_all();
     pop.leader().await;
     pop.assert_equal().await;
@@ -206,7 +214,8 @@ async fn the_outbox_hands_out_in_order_and_forgets_what_the_cloud_holds() {
     }
     let mut changes = pop.store(3).changes();
     assert_eq!(propose(pop.store(2), Command::Acknowledge { upto: Offset(60) }).await.unwrap(), Effect::Done);
-    let waited = tokio::time::timeout(SOON, changes.wait_for(|applied| applied.acknowledged == Offset(60))).await;
+    let waited =
+        tokio::time::timeout(SOON, changes.wait_for(|applied| applied.acknowledged == Offset(60))).await;
     assert_eq!(waited.unwrap().unwrap().last_offset, Offset(100));
     assert_eq!(pop.store(3).acknowledged(), Offset(60));
     let rest = pop.store(3).outbox(Offset(0), 1_000, usize::MAX).await.unwrap();
@@ -221,13 +230,22 @@ async fn a_bundle_becomes_active_on_all_nodes() {
     let pop = Pop::start(3, |_| {}).await;
     assert_eq!(pop.store(1).active_manifest(), None);
     let activate = |revision| Command::Activate { manifest: manifest(revision) };
-    assert_eq!(propose(pop.store(2), activate(4)).await.unwrap(), Effect::Activated { revision: Revision(4) });
-    assert_eq!(propose(pop.store(3), activate(5)).await.unwrap(), Effect::Activated { revision: Revision(5) });
+    assert_eq!(
+        propose(pop.store(2), activate(4)).await.unwrap(),
+        Effect::Activated { revision: Revision(4) }
+    );
+    assert_eq!(
+        propose(pop.store(3), activate(5)).await.unwrap(),
+        Effect::Activated { revision: Revision(5) }
+    );
     let older = propose(pop.store(1), activate(5)).await.unwrap();
     assert!(matches!(older, Effect::Refused(error) if error.code == Code::Conflict));
     for node in 1..=3 {
         let mut changes = pop.store(node).changes();
-        tokio::time::timeout(SOON, changes.wait_for(|applied| applied.revision == Revision(5))).await.unwrap().unwrap();
+        tokio::time::timeout(SOON, changes.wait_for(|applied| applied.revision == Revision(5)))
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(pop.store(node).active_manifest(), Some(manifest(5)));
         assert_eq!(pop.store(node).previous_manifest(), Some(manifest(4)));
     }
@@ -238,10 +256,12 @@ async fn notes_ride_along_or_go_alone() {
     let pop = Pop::start(3, |_| {}).await;
     let leader = pop.leader().await;
     for node in 1..=3 {
-        let served = Command::Served { visitor: visitor(node), items: vec![ItemId::new("a").unwrap()], at_ms: 1 };
+        let served =
+            Command::Served { visitor: visitor(node), items: vec![ItemId::new("a").unwrap()], at_ms: 1 };
         assert!(pop.store(node).try_note(served));
     }
-    let seen = |pop: &Pop, node| pop.store(leader).view(&visitor(node)).profile.seen("a").map(|seen| seen.served);
+    let seen =
+        |pop: &Pop, node| pop.store(leader).view(&visitor(node)).profile.seen("a").map(|seen| seen.served);
     pop.until("notes of all nodes are applied", |pop| (1..=3).all(|node| seen(pop, node) == Some(1))).await;
     pop.assert_equal().await;
 }
@@ -263,7 +283,8 @@ async fn a_full_queue_refuses_at_once() {
         async move { store.propose(Command::Track { events: vec![event(id, 1)], received_at_ms: 1 }, until).await }
     };
     let results = futures::future::join_all((0..40).map(track)).await;
-    let refused = results.iter().filter(|result| matches!(result, Err(StoreError::Overloaded { .. }))).count();
+    let refused =
+        results.iter().filter(|result| matches!(result, Err(StoreError::Overloaded { .. }))).count();
     let unknown = results.iter().filter(|result| result.as_ref().is_err_and(is_unavailable)).count();
     assert!(refused >= 30 && refused + unknown == 40, "{refused} refused, {unknown} unknown");
     let served = || Command::Served { visitor: visitor(1), items: Vec::new(), at_ms: 1 };

@@ -124,7 +124,8 @@ impl Pop {
     }
 
     pub fn isolate(&self, node: u64) {
-        let others: Vec<_> = self.nodes.keys().filter(|other| **other != node).map(|other| host(*other)).collect();
+        let others: Vec<_> =
+            self.nodes.keys().filter(|other| **other != node).map(|other| host(*other)).collect();
         self.network.isolate(&host(node), &others.iter().map(String::as_str).collect::<Vec<_>>());
     }
 

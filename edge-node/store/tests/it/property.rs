@@ -5,7 +5,9 @@ use proptest::prelude::*;
 use proto::bundle::{Manifest, SignedManifest};
 use proto::command::Command;
 use proto::event::{Event, EventKind};
-use proto::{AnswerId, DeviceId, EventId, ItemId, NodeId, Offset, Revision, SlotId, TraceId, UserId, VisitorId, codec};
+use proto::{
+    AnswerId, DeviceId, EventId, ItemId, NodeId, Offset, Revision, SlotId, TraceId, UserId, VisitorId, codec,
+};
 
 /// What happens to one replica.
 #[derive(Debug, Clone)]
@@ -44,7 +46,11 @@ fn kind() -> impl Strategy<Value = EventKind> {
         (item(), any::<u16>(), answer.clone()).prop_map(move |(item, position, answer)| {
             EventKind::Impression { item, slot: slot.clone(), position, answer }
         }),
-        (item(), answer.clone()).prop_map(move |(item, answer)| EventKind::Click { item, slot: other.clone(), answer }),
+        (item(), answer.clone()).prop_map(move |(item, answer)| EventKind::Click {
+            item,
+            slot: other.clone(),
+            answer
+        }),
         (item(), any::<i64>(), answer).prop_map(|(item, value_micros, answer)| {
             EventKind::Conversion { item, value_micros, currency: *b"EUR", answer }
         }),
@@ -172,7 +178,8 @@ fn restored_through(steps: &[(Step, [Option<Break>; 2])]) -> State<Memory> {
 fn invariants(state: &State<Memory>) -> Result<(), TestCaseError> {
     let offsets = state.heads().offsets;
     prop_assert!(offsets.acknowledged <= offsets.last);
-    let waiting: Vec<u64> = state.base().records().filter_map(|(key, _)| machine::keys::event_offset(key)).collect();
+    let waiting: Vec<u64> =
+        state.base().records().filter_map(|(key, _)| machine::keys::event_offset(key)).collect();
     prop_assert_eq!(waiting, (offsets.acknowledged + 1..=offsets.last).collect::<Vec<_>>(), "no holes");
     let window = state.heads().dedupe;
     prop_assert!(window.first <= window.next);

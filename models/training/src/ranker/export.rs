@@ -108,7 +108,8 @@ fn products_of_x0(net: &Net, last: &Last, cross: Option<&Cross>) -> Result<Vec<(
     if let Some(cross) = cross {
         let rank = net.config.rank;
         let up = flat(&cross.up.weights.t()?)?; // [width, rank]
-        let scaled = up.chunks_exact(rank).zip(&last.crossed).flat_map(|(row, w)| row.iter().map(move |u| u * w));
+        let scaled =
+            up.chunks_exact(rank).zip(&last.crossed).flat_map(|(row, w)| row.iter().map(move |u| u * w));
         parts.push((Part::CrossUp, Columns { values: scaled.collect(), width: rank }));
         let bias = flat(&cross.up.bias)?;
         let scaled = bias.iter().zip(&last.crossed).map(|(b, w)| b * w).collect();
@@ -127,7 +128,9 @@ fn products_of_x0(net: &Net, last: &Last, cross: Option<&Cross>) -> Result<Vec<(
 fn side_by_side(graph: &mut Graph, x: &Edge, rows: usize, parts: &[Columns]) -> Vec<Edge> {
     let width: usize = parts.iter().map(|part| part.width).sum();
     let values: Vec<f32> = (0..rows)
-        .flat_map(|row| parts.iter().flat_map(move |part| part.values[row * part.width..][..part.width].to_vec()))
+        .flat_map(|row| {
+            parts.iter().flat_map(move |part| part.values[row * part.width..][..part.width].to_vec())
+        })
         .collect();
     let weights = graph.floats(&[rows, width], &values);
     let product = graph.node("MatMul", &[x, &weights], &[]);

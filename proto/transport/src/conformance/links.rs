@@ -50,8 +50,12 @@ pub(super) async fn a_vanished_peer_is_noticed(form: &dyn Form) {
     let pair = Pair::new(form, Limits { idle_timeout_ms: 2_000, ..Limits::default() }).await;
     let (mut near, mut far) = pair.stream().await;
     form.cut(&pair.address).await;
-    let (near_error, far_error, receive, serve) =
-        tokio::join!(pair.near.closed(), pair.far.closed(), near.recv::<PeerReply>(), far.recv::<PeerRequest>());
+    let (near_error, far_error, receive, serve) = tokio::join!(
+        pair.near.closed(),
+        pair.far.closed(),
+        near.recv::<PeerReply>(),
+        far.recv::<PeerRequest>()
+    );
     for kind in [near_error.kind, far_error.kind, failure(receive), failure(serve)] {
         assert!(matches!(kind, LinkErrorKind::Closed(_)), "{kind:?}");
     }

@@ -250,15 +250,19 @@ impl MemoryDialer {
         // Clients are not asked for a certificate.
         let shown = self.identity.clone().filter(|_| entrance.door != Door::Clients);
         let ours = Remote { address: self.host.clone(), identity: shown };
-        let theirs =
-            Remote { address: entrance.address.clone(), identity: Some(entrance.identity.clone()) };
+        let theirs = Remote { address: entrance.address.clone(), identity: Some(entrance.identity.clone()) };
         (ours, theirs)
     }
 }
 
 #[async_trait]
 impl Dialer for MemoryDialer {
-    async fn dial(&self, address: &str, expect: &Peer, timeout: Duration) -> Result<Arc<dyn Link>, LinkError> {
+    async fn dial(
+        &self,
+        address: &str,
+        expect: &Peer,
+        timeout: Duration,
+    ) -> Result<Arc<dyn Link>, LinkError> {
         let deadline = Instant::now() + timeout;
         match tokio::time::timeout_at(deadline, self.connect(address, expect)).await {
             Ok(Ok(link)) => Ok(link),

@@ -408,7 +408,8 @@ impl State {
             return ControlFlow::Break(Err(kind));
         }
         let blocked = self.blocked[side.other() as usize];
-        let Some(pipe) = self.streams.get_mut(&id).map(|stream| &mut stream.pipes[side.other() as usize]) else {
+        let Some(pipe) = self.streams.get_mut(&id).map(|stream| &mut stream.pipes[side.other() as usize])
+        else {
             return ControlFlow::Break(Err(LinkErrorKind::Closed("the stream is gone".into())));
         };
         if pipe.stopped.is_some() {
@@ -418,7 +419,9 @@ impl State {
             return ControlFlow::Continue(None);
         }
         match (pipe.chunks.front(), pipe.end) {
-            (_, Some((at, End::Reset(code)))) if at <= now => ControlFlow::Break(Err(LinkErrorKind::Reset(code))),
+            (_, Some((at, End::Reset(code)))) if at <= now => {
+                ControlFlow::Break(Err(LinkErrorKind::Reset(code)))
+            }
             (Some((at, _)), _) if *at <= now => {
                 let chunk = pipe.chunks.pop_front().map(|(_, chunk)| chunk);
                 pipe.buffered -= chunk.as_ref().map_or(0, Bytes::len);

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use proto::{Digest, NodeId, PopId};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, PublicKeyData,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
 };
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -72,7 +72,8 @@ impl Authority {
         if let Some(taken) = [&certificate_path, &key_path].into_iter().find(|path| path.exists()) {
             return Err(PkiError::Exists(taken.clone()));
         }
-        let failed = |e: rcgen::Error| PkiError::Issue { subject: "the authority".into(), reason: e.to_string() };
+        let failed =
+            |e: rcgen::Error| PkiError::Issue { subject: "the authority".into(), reason: e.to_string() };
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
         let params = authority_params(&key, validity);
         let certificate = params.self_signed(&key).map_err(failed)?.pem().into_bytes();
@@ -89,16 +90,15 @@ impl Authority {
         let (certificate_path, key_path) = paths(folder, "ca");
         let certificate = files::read(&certificate_path)?;
         let key = files::read_secret(&key_path)?;
-        let wrong =
-            |path: &Path, reason: String| PkiError::Pem { what: path.display().to_string(), reason };
+        let wrong = |path: &Path, reason: String| PkiError::Pem { what: path.display().to_string(), reason };
         let key = std::str::from_utf8(&key)
             .map_err(|e| e.to_string())
             .and_then(|text| KeyPair::from_pem(text).map_err(|e| e.to_string()))
             .map_err(|reason| wrong(&key_path, reason))?;
         let der = CertificateDer::from_pem_slice(&certificate)
             .map_err(|e| wrong(&certificate_path, e.to_string()))?;
-        let anchor = webpki::anchor_from_trusted_cert(&der)
-            .map_err(|e| wrong(&certificate_path, format!("{e:?}")))?;
+        let anchor =
+            webpki::anchor_from_trusted_cert(&der).map_err(|e| wrong(&certificate_path, format!("{e:?}")))?;
         // webpki leaves out the outer SEQUENCE of the key info; our key's own ends with the same bytes.
         if !key.subject_public_key_info().ends_with(&anchor.subject_public_key_info) {
             return Err(wrong(&key_path, "is not the key of ca.pem".into()));
@@ -168,7 +168,8 @@ impl Authority {
         names: Vec<String>,
         validity: Validity,
     ) -> Result<Issued, PkiError> {
-        let failed = |e: rcgen::Error| PkiError::Issue { subject: identity.to_string(), reason: e.to_string() };
+        let failed =
+            |e: rcgen::Error| PkiError::Issue { subject: identity.to_string(), reason: e.to_string() };
         let mut params = CertificateParams::new(names).map_err(failed)?;
         params.not_before = validity.not_before.into();
         params.not_after = validity.not_after.into();

@@ -42,7 +42,8 @@ impl QuicDialer {
         alpn: &[u8],
         settings: &Settings,
     ) -> Result<Self, LinkError> {
-        Self::open(trust, credentials, alpn, settings).map_err(|kind| kind.at("open a dialer", "this process"))
+        Self::open(trust, credentials, alpn, settings)
+            .map_err(|kind| kind.at("open a dialer", "this process"))
     }
 
     fn open(
@@ -74,8 +75,9 @@ impl QuicDialer {
     /// Tries the addresses of one name in turn.
     async fn connect(&self, address: &str, expect: &Peer) -> Result<Arc<dyn Link>, LinkErrorKind> {
         let name = expect.server_name().map_err(|e| LinkErrorKind::Address(e.to_string().into()))?;
-        let addresses =
-            tokio::net::lookup_host(address).await.map_err(|e| LinkErrorKind::Address(e.to_string().into()))?;
+        let addresses = tokio::net::lookup_host(address)
+            .await
+            .map_err(|e| LinkErrorKind::Address(e.to_string().into()))?;
         let mut last = LinkErrorKind::Address("the name has no address".into());
         for socket_address in addresses.take(ADDRESSES_MAX) {
             match self.connect_to(socket_address, address, &name).await {
@@ -93,10 +95,7 @@ impl QuicDialer {
         name: &str,
     ) -> Result<Arc<dyn Link>, LinkErrorKind> {
         let connecting = self.endpoint.connect_with(self.config.clone(), socket_address, name);
-        let connection = connecting
-            .map_err(connect_kind)?
-            .await
-            .map_err(|error| connection_kind(&error))?;
+        let connection = connecting.map_err(connect_kind)?.await.map_err(|error| connection_kind(&error))?;
         // Verified by rustls before the handshake was done; a public certificate names nobody of ours.
         let identity = peer_certificate(&connection).and_then(|der| Identity::of_certificate(&der).ok());
         let shared = Shared::new(
@@ -117,7 +116,12 @@ impl QuicDialer {
 
 #[async_trait]
 impl Dialer for QuicDialer {
-    async fn dial(&self, address: &str, expect: &Peer, timeout: Duration) -> Result<Arc<dyn Link>, LinkError> {
+    async fn dial(
+        &self,
+        address: &str,
+        expect: &Peer,
+        timeout: Duration,
+    ) -> Result<Arc<dyn Link>, LinkError> {
         match tokio::time::timeout(timeout, self.connect(address, expect)).await {
             Ok(Ok(link)) => Ok(link),
             Ok(Err(kind)) => Err(kind.at("dial", address)),

@@ -205,9 +205,8 @@ impl Doorman {
             Some(der) => Some(Identity::of_certificate(&der).map_err(|e| e.to_string())),
             None => None,
         };
-        let admitted = identity.transpose().and_then(|identity| {
-            self.door.admits(identity.as_ref()).map(|()| identity)
-        });
+        let admitted =
+            identity.transpose().and_then(|identity| self.door.admits(identity.as_ref()).map(|()| identity));
         let address = connection.remote_address().to_string();
         match admitted {
             Ok(identity) => {

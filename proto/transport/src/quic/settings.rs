@@ -87,14 +87,18 @@ impl Settings {
     /// # Errors
     /// [`LinkErrorKind::Settings`] names the first that cannot.
     pub fn check(&self) -> Result<(), LinkErrorKind> {
-        let largest = proto::codec::FrameKind::ALL.map(|kind| kind.body_bytes_max()).into_iter().max().unwrap_or(0);
+        let largest =
+            proto::codec::FrameKind::ALL.map(|kind| kind.body_bytes_max()).into_iter().max().unwrap_or(0);
         let rules = [
             (self.idle_timeout_ms >= 100, "idle_timeout_ms must be at least 100"),
             (self.keep_alive_ms < self.idle_timeout_ms, "keep_alive_ms must be less than idle_timeout_ms"),
             (self.handshake_timeout_ms > 0, "handshake_timeout_ms must not be 0"),
             (self.max_bidi_streams > 0, "max_bidi_streams must not be 0"),
             (self.stream_window_bytes >= 4 * KIB as u32, "stream_window_bytes must be at least 4 KiB"),
-            (self.connection_window_bytes >= self.stream_window_bytes, "connection_window_bytes must hold a stream's"),
+            (
+                self.connection_window_bytes >= self.stream_window_bytes,
+                "connection_window_bytes must hold a stream's",
+            ),
             (self.send_window_bytes >= 4 * KIB as u32, "send_window_bytes must be at least 4 KiB"),
             (self.frame_bytes_max > largest, "frame_bytes_max must hold the largest frame"),
             (self.max_connections > 0, "max_connections must not be 0"),

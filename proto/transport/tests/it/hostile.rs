@@ -75,16 +75,14 @@ async fn serve(listener: Arc<QuicListener>) {
 fn nonsense() -> impl Strategy<Value = Vec<u8>> {
     use proptest::collection::vec;
     use proptest::num::u8::ANY;
-    let behind_header = (vec(ANY, 0..2000), 0u8..8).prop_map(|(body, kind)| {
-        [&(body.len() as u32).to_be_bytes()[..], &[kind], &body].concat()
-    });
+    let behind_header = (vec(ANY, 0..2000), 0u8..8)
+        .prop_map(|(body, kind)| [&(body.len() as u32).to_be_bytes()[..], &[kind], &body].concat());
     let cut = (1usize..6).prop_map(|len| {
         let frame = codec::frame(&ping()).unwrap();
         frame[..len.min(frame.len() - 1)].to_vec()
     });
-    let promising = (proptest::num::u32::ANY, vec(ANY, 0..64)).prop_map(|(len, body)| {
-        [&len.to_be_bytes()[..], &[FrameKind::ClientRequest as u8], &body].concat()
-    });
+    let promising = (proptest::num::u32::ANY, vec(ANY, 0..64))
+        .prop_map(|(len, body)| [&len.to_be_bytes()[..], &[FrameKind::ClientRequest as u8], &body].concat());
     proptest::prop_oneof![vec(ANY, 0..2000), behind_header, cut, promising]
 }
 

@@ -52,8 +52,10 @@ fn an_authority_is_made_once_and_opened_again() {
     let issued = opened.issue_cloud(&[], Validity::starting_now(DAY)).unwrap();
     assert_eq!(issued.credentials().unwrap().identity().unwrap(), Identity::Cloud);
     // Nothing half-written is left behind.
-    let mut names: Vec<_> =
-        fs::read_dir(deployment.folder()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = fs::read_dir(deployment.folder())
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     assert_eq!(names, ["ca.key", "ca.pem", "cloud.key", "cloud.pem"]);
 }
@@ -96,7 +98,8 @@ fn nobody_gets_another_ones_name() {
         "rockpool.internal",
     ];
     for name in names {
-        let refused = deployment.authority.issue_node(&pop("pop-a"), proto::NodeId(1), &[name.to_owned()], validity);
+        let refused =
+            deployment.authority.issue_node(&pop("pop-a"), proto::NodeId(1), &[name.to_owned()], validity);
         assert!(matches!(refused, Err(PkiError::Issue { .. })), "{name}");
         assert!(deployment.authority.issue_cloud(&[name.to_owned()], validity).is_err(), "{name}");
     }

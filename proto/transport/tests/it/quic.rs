@@ -88,7 +88,12 @@ impl PeersDoor {
         QuicListener::bind(loopback(), door, credentials, &deployment.trust(), &Settings::peers()).unwrap()
     }
 
-    async fn dial(&self, trust: &Trust, credentials: Option<&Credentials>, alpn: &[u8]) -> Result<Arc<dyn Link>, LinkErrorKind> {
+    async fn dial(
+        &self,
+        trust: &Trust,
+        credentials: Option<&Credentials>,
+        alpn: &[u8],
+    ) -> Result<Arc<dyn Link>, LinkErrorKind> {
         let dialer = QuicDialer::new(trust, credentials, alpn, &Settings::peers()).unwrap();
         let expect = Peer::AnyNodeOf(pop("pop-a"));
         dialer.dial(&self.listener.local_address(), &expect, PATIENCE).await.map_err(|e| e.kind)
@@ -132,7 +137,8 @@ async fn expired_and_future_certificates_are_refused() {
         let listener = PeersDoor::listen(&door.deployment, &issued);
         let own = door.deployment.credentials(&node("pop-a", 2));
         let dialer =
-            QuicDialer::new(&door.deployment.trust(), Some(&own), proto::ALPN_PEER, &Settings::peers()).unwrap();
+            QuicDialer::new(&door.deployment.trust(), Some(&own), proto::ALPN_PEER, &Settings::peers())
+                .unwrap();
         let expect = Peer::AnyNodeOf(pop("pop-a"));
         let dialed = dialer.dial(&listener.local_address(), &expect, PATIENCE).await;
         assert_tls(dialed.map_err(|e| e.kind));
@@ -252,8 +258,7 @@ async fn many_clients_share_one_socket() {
     let listener =
         Arc::new(QuicListener::bind(loopback(), Door::Clients, &credentials, &trust, &settings).unwrap());
     serve_pings(Arc::clone(&listener));
-    let dialer =
-        Arc::new(QuicDialer::new(&trust, None, proto::ALPN_CLIENT, &Settings::clients()).unwrap());
+    let dialer = Arc::new(QuicDialer::new(&trust, None, proto::ALPN_CLIENT, &Settings::clients()).unwrap());
     let mut clients = tokio::task::JoinSet::new();
     for _ in 0..CLIENTS {
         let (dialer, address) = (Arc::clone(&dialer), listener.local_address());

@@ -63,7 +63,8 @@ fn every_crate_depends_only_on_what_the_ladder_allows() {
     let workspace = manifest(".");
     let members = workspace["workspace"]["members"].as_array().unwrap();
     let folders: Vec<&str> = members.iter().map(|member| member.as_str().unwrap()).collect();
-    let listed: BTreeMap<_, _> = ALLOWED.iter().map(|(name, folder, allowed)| (*name, (*folder, *allowed))).collect();
+    let listed: BTreeMap<_, _> =
+        ALLOWED.iter().map(|(name, folder, allowed)| (*name, (*folder, *allowed))).collect();
     assert_eq!(folders.len(), listed.len(), "a crate of the workspace is not on the ladder: {folders:?}");
     for (name, (folder, allowed)) in &listed {
         assert!(folders.contains(folder), "{folder} is not in the workspace");
@@ -71,7 +72,10 @@ fn every_crate_depends_only_on_what_the_ladder_allows() {
         assert_eq!(manifest["package"]["name"].as_str(), Some(*name), "{folder}");
         for dependency in dependencies(&manifest) {
             let ours = listed.contains_key(dependency.as_str()) && dependency != "workspace-hack";
-            assert!(!ours || allowed.contains(&dependency.as_str()), "{name} must not depend on {dependency}");
+            assert!(
+                !ours || allowed.contains(&dependency.as_str()),
+                "{name} must not depend on {dependency}"
+            );
         }
     }
 }
@@ -80,8 +84,13 @@ fn every_crate_depends_only_on_what_the_ladder_allows() {
 fn heavy_and_foreign_crates_are_named_in_one_place() {
     for (name, folder, _) in ALLOWED.iter().filter(|(name, ..)| *name != "workspace-hack") {
         for dependency in dependencies(&manifest(folder)) {
-            let owner = KEPT_APART.iter().find(|(foreign, _)| *foreign == dependency).map(|(_, owner)| *owner);
-            assert!(owner.is_none_or(|owner| owner == *name), "{name} names {dependency}: only {} may", owner.unwrap());
+            let owner =
+                KEPT_APART.iter().find(|(foreign, _)| *foreign == dependency).map(|(_, owner)| *owner);
+            assert!(
+                owner.is_none_or(|owner| owner == *name),
+                "{name} names {dependency}: only {} may",
+                owner.unwrap()
+            );
         }
     }
 }

@@ -27,7 +27,8 @@ fn production() -> Vec<(String, String)> {
     let relative = |path: &PathBuf| path.strip_prefix(&root).unwrap().display().to_string();
     let files = paths.iter().map(|path| (relative(path), std::fs::read_to_string(path).unwrap()));
     let code = files.filter(|(path, _)| !path.contains("/tests/") && !path.ends_with("/tests.rs"));
-    code.map(|(path, text)| (path, text.split("\n#[cfg(test)]\n").next().unwrap_or_default().to_owned())).collect()
+    code.map(|(path, text)| (path, text.split("\n#[cfg(test)]\n").next().unwrap_or_default().to_owned()))
+        .collect()
 }
 
 fn check(rule: &str, broken: Vec<String>) {
@@ -67,16 +68,29 @@ fn a_function_fits_a_screen() {
 
 #[test]
 fn a_file_says_what_it_is() {
-    let silent = production().into_iter().filter(|(path, text)| !text.starts_with("//!") && !path.ends_with("build.rs"));
+    let silent = production()
+        .into_iter()
+        .filter(|(path, text)| !text.starts_with("//!") && !path.ends_with("build.rs"));
     check("a file begins with a `//!` paragraph", silent.map(|(path, _)| path).collect());
 }
 
 #[test]
 fn what_must_be_absent_is_absent() {
-    let forbidden = ["todo!(", "unimplemented!(", "TODO", "FIXME", "XXX", "lazy_static", "static mut ", "unbounded_channel("];
+    let forbidden = [
+        "todo!(",
+        "unimplemented!(",
+        "TODO",
+        "FIXME",
+        "XXX",
+        "lazy_static",
+        "static mut ",
+        "unbounded_channel(",
+    ];
     let mut broken = Vec::new();
     for (path, text) in production() {
-        broken.extend(forbidden.iter().filter(|word| text.contains(**word)).map(|word| format!("{path}: {word}")));
+        broken.extend(
+            forbidden.iter().filter(|word| text.contains(**word)).map(|word| format!("{path}: {word}")),
+        );
         let name = Path::new(&path).file_stem().unwrap().to_str().unwrap();
         if ["utils", "util", "common", "helpers", "misc", "mod"].contains(&name) {
             broken.push(format!("{path}: name it after what it holds"));
@@ -87,12 +101,22 @@ fn what_must_be_absent_is_absent() {
 
 #[test]
 fn what_decides_has_no_async_clock_or_randomness() {
-    let pure = ["proto/src/", "edge-node/serving/src/", "edge-node/store/src/machine", "edge-node/uplink/src/batcher", "client-sdk/src/session"];
+    let pure = [
+        "proto/src/",
+        "edge-node/serving/src/",
+        "edge-node/store/src/machine",
+        "edge-node/uplink/src/batcher",
+        "client-sdk/src/session",
+    ];
     let forbidden = ["async fn", "SystemTime::now", "Instant::now", "tokio::", "rand::", "now_v7"];
     let mut broken = Vec::new();
-    for (path, text) in production().into_iter().filter(|(path, _)| pure.iter().any(|part| path.starts_with(part))) {
+    for (path, text) in
+        production().into_iter().filter(|(path, _)| pure.iter().any(|part| path.starts_with(part)))
+    {
         let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
-        broken.extend(forbidden.iter().filter(|word| code.contains(**word)).map(|word| format!("{path}: {word}")));
+        broken.extend(
+            forbidden.iter().filter(|word| code.contains(**word)).map(|word| format!("{path}: {word}")),
+        );
     }
     check("pure parts", broken);
 }
@@ -101,14 +125,23 @@ fn what_decides_has_no_async_clock_or_randomness() {
 fn no_registry_host_and_no_path_of_one_machine_is_written_down() {
     let root = root();
     let listed = std::process::Command::new("git").args(["ls-files"]).current_dir(&root).output().unwrap();
-    let forbidden = ["files.pythonhosted", "index.crates", "registry.npmjs", "artifactory", concat!("/ro", "ot/"), concat!("/wo", "rk/")];
+    let forbidden = [
+        "files.pythonhosted",
+        "index.crates",
+        "registry.npmjs",
+        "artifactory",
+        concat!("/ro", "ot/"),
+        concat!("/wo", "rk/"),
+    ];
     let mut broken = Vec::new();
     for path in String::from_utf8(listed.stdout).unwrap().lines().filter(|path| *path != "Cargo.lock") {
         let Ok(text) = std::fs::read_to_string(root.join(path)) else { continue };
         if path == "tests/chaos/tests/house/tidy.rs" {
             continue;
         }
-        broken.extend(forbidden.iter().filter(|word| text.contains(**word)).map(|word| format!("{path}: {word}")));
+        broken.extend(
+            forbidden.iter().filter(|word| text.contains(**word)).map(|word| format!("{path}: {word}")),
+        );
     }
     check("must not be written down", broken);
 }

@@ -39,7 +39,8 @@ impl LyingCloud {
         let credentials = Credentials::read(&pki.join("cloud.pem"), &pki.join("cloud.key")).unwrap();
         let trust = Trust::read(&pki.join("ca.pem")).unwrap();
         let any = "127.0.0.1:0".parse().unwrap();
-        let listener = QuicListener::bind(any, Door::Uplink, &credentials, &trust, &Settings::peers()).unwrap();
+        let listener =
+            QuicListener::bind(any, Door::Uplink, &credentials, &trust, &Settings::peers()).unwrap();
         let address = listener.local_address();
         let (published, newest) = (Arc::new(Mutex::new(Published::default())), watch::Sender::new(0));
         let (shared, notices) = (published.clone(), newest.clone());
@@ -71,7 +72,9 @@ async fn answer(mut stream: Stream, published: Arc<Mutex<Published>>, mut newest
     let reply = match request {
         UplinkRequest::Subscribe => loop {
             let revision = *newest.borrow_and_update();
-            if stream.send(&UplinkReply::Newer(Revision(revision))).await.is_err() || newest.changed().await.is_err() {
+            if stream.send(&UplinkReply::Newer(Revision(revision))).await.is_err()
+                || newest.changed().await.is_err()
+            {
                 return;
             }
         },
@@ -80,7 +83,8 @@ async fn answer(mut stream: Stream, published: Arc<Mutex<Published>>, mut newest
         UplinkRequest::Manifest => UplinkReply::Manifest(now.signed),
         UplinkRequest::Artifact { digest, offset } => match now.files.get(&digest) {
             Some(bytes) => {
-                let part = bytes[(offset as usize).min(bytes.len())..].iter().copied().take(300_000).collect();
+                let part =
+                    bytes[(offset as usize).min(bytes.len())..].iter().copied().take(300_000).collect();
                 UplinkReply::Artifact { size: bytes.len() as u64, part }
             }
             None => UplinkReply::Error(ErrorReply::new(Code::NotFound, "no such artifact")),
@@ -104,8 +108,12 @@ fn honest(bundle: &SignedBundle) -> Published {
 /// A bundle whose file of one kind is replaced, signed as it should be.
 fn with_file(signer: &Signer, revision: u64, kind: ArtifactKind, bytes: Vec<u8>) -> Published {
     let good = tiny_bundle(signer, revision);
-    let mut files: HashMap<ArtifactKind, Vec<u8>> =
-        good.manifest.artifacts.iter().map(|artifact| (artifact.kind, good.artifact(artifact.kind).unwrap())).collect();
+    let mut files: HashMap<ArtifactKind, Vec<u8>> = good
+        .manifest
+        .artifacts
+        .iter()
+        .map(|artifact| (artifact.kind, good.artifact(artifact.kind).unwrap()))
+        .collect();
     files.insert(kind, bytes);
     honest(&SignedBundle::new(signer, revision, files))
 }
@@ -173,7 +181,10 @@ fn lies(signer: &Signer) -> Vec<(&'static str, Published)> {
 
     let mut oversized = tiny_bundle(signer, next()).manifest;
     oversized.artifacts.iter_mut().for_each(|artifact| artifact.size = u64::MAX);
-    oversized.artifacts.iter_mut().for_each(|artifact| artifact.digest = Digest::of(&artifact.size.to_be_bytes()));
+    oversized
+        .artifacts
+        .iter_mut()
+        .for_each(|artifact| artifact.digest = Digest::of(&artifact.size.to_be_bytes()));
     let signed = Some(signer.sign(&oversized));
     lies.push(("oversized", Published { revision: oversized.revision.0, signed, files: HashMap::new() }));
 
@@ -187,7 +198,10 @@ fn lies(signer: &Signer) -> Vec<(&'static str, Published)> {
     let ranker = good.artifact(ArtifactKind::RankerModel).unwrap();
     lies.push(("wrong-shape model", with_file(signer, next(), ArtifactKind::RetrievalModel, ranker)));
     lies.push(("random model", with_file(signer, next(), ArtifactKind::RankerModel, vec![0x5a; 4096])));
-    lies.push(("catalog that is not JSON", with_file(signer, next(), ArtifactKind::Catalog, b"[[[[".to_vec())));
+    lies.push((
+        "catalog that is not JSON",
+        with_file(signer, next(), ArtifactKind::Catalog, b"[[[[".to_vec()),
+    ));
 
     let mut garbage = honest(&tiny_bundle(signer, next()));
     garbage.signed = Some(SignedManifest { manifest: vec![0xff; 100], signature: vec![1; 64] });
@@ -197,20 +211,26 @@ fn lies(signer: &Signer) -> Vec<(&'static str, Published)> {
     let mut replayed = honest(&tiny_bundle(signer, 1));
     replayed.revision = next();
     lies.push(("replayed", replayed));
-    assert!(lies.iter().all(|(_, lie)| codec::decode::<SignedManifest>(&codec::encode(lie.signed.as_ref().unwrap())).is_ok()));
+    assert!(lies.iter().all(|(_, lie)| {
+        codec::decode::<SignedManifest>(&codec::encode(lie.signed.as_ref().unwrap())).is_ok()
+    }));
     lies
 }
 
 async fn refused(deployment: &Deployment, name: &str, revision: u64) {
     let reason = format!("bundle {revision} is refused");
     deployment
-        .until(&format!("{name}: the bundle is refused"), Duration::from_secs(20), async |this: &Deployment| {
-            let status: Status = this.admin(NodeId(1))?.status().await?;
-            assert_eq!(status.revision, 1, "{name}: the old bundle serves on");
-            let error = status.bundle_error.unwrap_or_default();
-            anyhow::ensure!(error.starts_with(&reason) && error.len() > reason.len() + 5, "{error:?}");
-            Ok(())
-        })
+        .until(
+            &format!("{name}: the bundle is refused"),
+            Duration::from_secs(20),
+            async |this: &Deployment| {
+                let status: Status = this.admin(NodeId(1))?.status().await?;
+                assert_eq!(status.revision, 1, "{name}: the old bundle serves on");
+                let error = status.bundle_error.unwrap_or_default();
+                anyhow::ensure!(error.starts_with(&reason) && error.len() > reason.len() + 5, "{error:?}");
+                Ok(())
+            },
+        )
         .await
         .unwrap();
     deployment.admin(NodeId(1)).unwrap().ready().await.unwrap();

@@ -66,7 +66,10 @@ async fn all_nodes_killed_then_acknowledged_state_is_there() {
     let again = pop.client().await;
     let answer = again.recommend(ask(&visitor).count(100)).await.unwrap();
     assert!(answer.items.len() > 50, "{} items", answer.items.len());
-    assert!(answer.items.iter().all(|ranked| !clicked.contains(&ranked.item)), "what was clicked is remembered");
+    assert!(
+        answer.items.iter().all(|ranked| !clicked.contains(&ranked.item)),
+        "what was clicked is remembered"
+    );
     same_digest(&pop.deployment).await;
     pop.deployment.start_cloud().await.unwrap();
     pop.counted(&[client]).await;
@@ -98,8 +101,13 @@ async fn a_write_is_read_on_every_node_and_its_trace_reaches_the_cloud() {
     let control = pop.deployment.control().unwrap();
     let rows: Vec<Row> = control.get("/v1/events?visitor=u:visitor-0&limit=10").await.unwrap();
     assert_eq!(rows.len(), 1);
-    assert!(rows[0].trace.len() == 32 && rows[0].trace.chars().any(|c| c != '0'), "a trace id: {}", rows[0].trace);
-    let by_trace: Vec<Row> = control.get(&format!("/v1/events?trace={}&limit=10", rows[0].trace)).await.unwrap();
+    assert!(
+        rows[0].trace.len() == 32 && rows[0].trace.chars().any(|c| c != '0'),
+        "a trace id: {}",
+        rows[0].trace
+    );
+    let by_trace: Vec<Row> =
+        control.get(&format!("/v1/events?trace={}&limit=10", rows[0].trace)).await.unwrap();
     assert_eq!(by_trace.len(), 1, "the trace finds the event");
 }
 

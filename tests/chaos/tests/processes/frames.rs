@@ -33,7 +33,8 @@ async fn hostile_frames_cost_nothing() {
     let measured = load::run(&light(Duration::from_secs(1)), &clients, &visitors).await.unwrap();
     assert_eq!(measured.errors, 0, "others are served: {:?}", measured.error_kinds);
     let metrics = pop.deployment.admin(node).unwrap().metrics().await.unwrap();
-    let counted = metrics.lines().find(|line| line.starts_with("rockpool_edge_protocol_errors_total")).unwrap();
+    let counted =
+        metrics.lines().find(|line| line.starts_with("rockpool_edge_protocol_errors_total")).unwrap();
     let counted: f64 = counted.rsplit(' ').next().unwrap().parse().unwrap();
     assert!(counted >= f64::from(ROUNDS / 2), "protocol errors are counted: {counted}");
 }
@@ -50,7 +51,8 @@ async fn attack(
         let connection = endpoint.connect(address, name).unwrap().await.unwrap();
         if round % 2 == 0 {
             let open = OpenSession { app_key: app_key.to_owned(), agent: "attacker".into() };
-            let request = ClientRequest { trace: Default::default(), deadline_ms: 0, ask: Ask::Session(open) };
+            let request =
+                ClientRequest { trace: Default::default(), deadline_ms: 0, ask: Ask::Session(open) };
             let reply = exchange(&connection, &codec::frame(&request).unwrap()).await;
             assert!(reply.is_some_and(|bytes| bytes.len() > codec::HEADER_BYTES), "a session opens");
         }

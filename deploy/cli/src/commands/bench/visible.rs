@@ -77,7 +77,11 @@ async fn once(writer: &dyn Link, reader: &dyn Link, number: u64) -> anyhow::Resu
     Ok(())
 }
 
-async fn recommend(link: &dyn Link, visitor: VisitorId, token: SessionToken) -> anyhow::Result<client_sdk::Answer> {
+async fn recommend(
+    link: &dyn Link,
+    visitor: VisitorId,
+    token: SessionToken,
+) -> anyhow::Result<client_sdk::Answer> {
     let slot: SlotId = "probe".parse()?;
     let (context, exclude) = (Vec::new(), Vec::new());
     let wanted = Recommend { visitor, slot, count: 10, token: Some(token), context, exclude };

@@ -40,8 +40,13 @@ pub struct ShownItem {
 }
 
 /// Asks for a new visitor, clicks, asks again, clicks again, asks again.
-pub async fn show(deployment: &Deployment, client: &Client, data: &Dataset) -> anyhow::Result<Vec<ShownAnswer>> {
-    let titles: HashMap<&ItemId, &str> = data.items.iter().map(|item| (&item.id, item.title.as_str())).collect();
+pub async fn show(
+    deployment: &Deployment,
+    client: &Client,
+    data: &Dataset,
+) -> anyhow::Result<Vec<ShownAnswer>> {
+    let titles: HashMap<&ItemId, &str> =
+        data.items.iter().map(|item| (&item.id, item.title.as_str())).collect();
     // A name nobody had before, so that a deployment that goes on shows a new visitor too.
     let visitor = VisitorId::User(UserId::new(format!("demo-{}", crate::commands::status::now_ms()))?);
     let slot: SlotId = "home".parse()?;
@@ -87,8 +92,12 @@ fn titled(answer: &Answer, titles: &HashMap<&ItemId, &str>, when: String) -> Sho
 
 fn text(answer: &ShownAnswer) -> String {
     let mut lines = vec![format!("{} ({}, bundle {}):", answer.when, answer.served_by, answer.revision)];
-    lines.extend(answer.items.iter().zip(1..).map(|(item, n)| {
-        format!("  {n}. {:<52} {:.3}  {}", item.title, item.score, item.reason)
-    }));
+    lines.extend(
+        answer
+            .items
+            .iter()
+            .zip(1..)
+            .map(|(item, n)| format!("  {n}. {:<52} {:.3}  {}", item.title, item.score, item.reason)),
+    );
     lines.join("\n") + "\n"
 }

@@ -94,7 +94,8 @@ impl Report {
             ("events in the cloud", format!("{} ({verdict})", thousands(self.in_cloud))),
         ];
         let rows: Vec<_> = rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
-        let mut text = format!("{}\n\n{}", status::screen(&self.pops, status::now_ms()), table(&["seen", ""], &rows));
+        let mut text =
+            format!("{}\n\n{}", status::screen(&self.pops, status::now_ms()), table(&["seen", ""], &rows));
         for (kind, count) in &self.measured.error_kinds {
             text.push_str(&format!("\n{count} × {kind}"));
         }
