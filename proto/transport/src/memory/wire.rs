@@ -11,7 +11,7 @@ use proto::Code;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::Settings;
+use super::{Random, Settings};
 use crate::error::LinkErrorKind;
 
 /// An end of a link.
@@ -103,7 +103,7 @@ impl Wire {
     pub(super) fn new(hosts: [String; 2], settings: Settings, seed: u64) -> Arc<Self> {
         let state = State {
             settings,
-            random: Random(seed),
+            random: Random::new(seed),
             streams: BTreeMap::new(),
             next_stream: 0,
             arrivals: [Vec::new(), Vec::new()],
@@ -485,19 +485,5 @@ impl State {
         if stream.halves == [false; 2] {
             self.streams.remove(&id);
         }
-    }
-}
-
-/// SplitMix64 (Steele, Lea & Flood, 2014): small, seeded, good enough for jitter.
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % bound.max(1)
     }
 }

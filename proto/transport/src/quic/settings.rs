@@ -48,7 +48,8 @@ impl Settings {
         Self {
             keep_alive_ms: 10_000,
             idle_timeout_ms: 30_000,
-            handshake_timeout_ms: 5_000,
+            // Thousands come at once after an outage.
+            handshake_timeout_ms: 10_000,
             max_bidi_streams: 64,
             stream_window_bytes: 128 * KIB as u32,
             connection_window_bytes: 512 * KIB as u32,

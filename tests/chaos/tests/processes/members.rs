@@ -55,7 +55,10 @@ async fn a_node_joins_by_snapshot_and_another_leaves() {
             let status: Status = this.admin(new)?.status().await?;
             let voters = status.members.iter().filter(|member| member.voter).count();
             anyhow::ensure!(voters == 3, "{voters} voters");
-            anyhow::ensure!(status.members.iter().all(|member| member.node != leaving), "node {leaving} is there");
+            anyhow::ensure!(
+                status.members.iter().all(|member| member.node != leaving),
+                "node {leaving} is there"
+            );
             anyhow::ensure!(status.applied > 0, "nothing applied");
             Ok(())
         })

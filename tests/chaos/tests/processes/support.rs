@@ -103,5 +103,12 @@ pub fn visitors(count: usize) -> Vec<VisitorId> {
 
 /// A light load with events: every second answer is clicked.
 pub fn light(length: Duration) -> Plan {
-    Plan { rate: 100.0, length, count: 5, deadline: Duration::from_secs(3), click_every: 2, impressions: true }
+    Plan {
+        rate: 100.0,
+        length,
+        count: 5,
+        deadline: Duration::from_secs(3),
+        click_every: 2,
+        impressions: true,
+    }
 }
