@@ -14,8 +14,7 @@ pub struct LinkError {
     pub operation: &'static str,
     /// The other side's address, or the own one where nobody else is concerned.
     pub remote: Arc<str>,
-    /// What went wrong.
-    #[source]
+    /// What went wrong. Its text is part of this error's own, so it is not a source besides.
     pub kind: LinkErrorKind,
 }
 
@@ -66,7 +65,7 @@ pub enum LinkErrorKind {
     Settings(Arc<str>),
     /// The operating system refused.
     #[error("{0}")]
-    Io(#[source] Arc<io::Error>),
+    Io(Arc<io::Error>),
 }
 
 impl LinkErrorKind {

@@ -270,6 +270,8 @@ async fn serve(
             return shared.close(CloseCode::Normal, "shutting down");
         }
     }
+    // While anybody holds a sender, `accept` waits for more.
+    drop(ready);
     doorman.admitted.fetch_add(1, Ordering::Relaxed);
     let reason = tokio::select! {
         _ = shared.connection.closed() => return,
