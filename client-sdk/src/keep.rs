@@ -77,7 +77,7 @@ impl Inner {
             self.pool.keep_only(nearest);
         }
         match (until, last) {
-            (None, Some(error)) => Err(error),
+            (None, Some(error)) => Err(Arc::unwrap_or_clone(error)),
             _ => Ok(()),
         }
     }

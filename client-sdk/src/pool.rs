@@ -35,8 +35,14 @@ const AGENT: &str = concat!("rockpool-rust/", env!("CARGO_PKG_VERSION"));
 pub(crate) struct AskError {
     /// What it means for the next step.
     pub(crate) failure: Failure,
-    /// What it means for people.
-    pub(crate) error: SdkError,
+    /// What it means for people. Shared by all who waited for the same connection.
+    pub(crate) error: Arc<SdkError>,
+}
+
+impl AskError {
+    fn new(failure: Failure, error: SdkError) -> Self {
+        Self { failure, error: Arc::new(error) }
+    }
 }
 
 /// A link on which a session is open.
@@ -86,10 +92,7 @@ impl Connection {
 
     /// The error for a reply that does not belong to its request.
     pub(crate) fn unexpected(&self) -> AskError {
-        AskError {
-            failure: Failure::Unreachable,
-            error: SdkError::Unexpected { node: self.address.to_string() },
-        }
+        AskError::new(Failure::Unreachable, SdkError::Unexpected { node: self.address.to_string() })
     }
 }
 
@@ -153,7 +156,7 @@ impl Pool {
         match result {
             Ok(Some(result)) => result.map(|connection| (connection, found)),
             // The dialling task ended without a result: the client is closing.
-            Ok(None) | Err(_) => Err(AskError { failure: Failure::Unreachable, error: SdkError::Closed }),
+            Ok(None) | Err(_) => Err(AskError::new(Failure::Unreachable, SdkError::Closed)),
         }
     }
 
@@ -244,7 +247,7 @@ impl Opener {
             ClientReply::Error(reply) => return Err(refusal(address, reply)),
             _ => {
                 let error = SdkError::Unexpected { node: address.to_string() };
-                return Err(AskError { failure: Failure::Unreachable, error });
+                return Err(AskError::new(Failure::Unreachable, error));
             }
         };
         tracing::debug!(node = %address, pop = %session.pop, "session opened");
@@ -266,7 +269,7 @@ pub(crate) fn now_ms(started: Instant) -> u64 {
 
 fn refusal(address: &Address, reply: ErrorReply) -> AskError {
     let error = SdkError::Refused { node: Some(address.to_string()), reply: reply.clone() };
-    AskError { failure: Failure::Refused(reply), error }
+    AskError::new(Failure::Refused(reply), error)
 }
 
 fn link_error(address: &Address, error: LinkError, ended: bool) -> AskError {
@@ -278,5 +281,5 @@ fn link_error(address: &Address, error: LinkError, ended: bool) -> AskError {
         _ if ended => Failure::Ended,
         _ => Failure::Unreachable,
     };
-    AskError { failure, error: SdkError::Link { node: address.to_string(), source: error } }
+    AskError::new(failure, SdkError::Link { node: address.to_string(), source: error })
 }

@@ -1,5 +1,6 @@
 //! Answers a slot: acts on what [`crate::session::Attempts`] decides.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -85,7 +86,7 @@ impl Inner {
                     let nodes = &mut self.session().nodes;
                     let now_ms = self.now_ms();
                     if attempts.failed(&address, &failure, nodes, now_ms, fastrand::f64()).is_some() {
-                        return Err(error);
+                        return Err(Arc::unwrap_or_clone(error));
                     }
                     last = Some(error);
                 }
@@ -135,8 +136,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn give_up(reason: &GiveUp, deadline_ms: u64, asked: u32, last: Option<SdkError>) -> SdkError {
-    let last = last.map(Into::into);
+fn give_up(reason: &GiveUp, deadline_ms: u64, asked: u32, last: Option<Arc<SdkError>>) -> SdkError {
     match reason {
         GiveUp::Deadline => SdkError::Deadline { deadline_ms, asked, last },
         GiveUp::Exhausted => SdkError::Unavailable { asked, last },

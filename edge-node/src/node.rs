@@ -103,7 +103,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     // Peers are served until the very end: the store shuts down over them.
     let peers_end = Shutdown::new();
     let peers = tokio::spawn(peers.serve(doors.peers, peers_end.clone()));
-    store.form(config.members()?).await.context("cannot form or rejoin the PoP")?;
+    form(&store, &config).await?;
     tracing::info!(pop = %config.node.pop, node = %config.node.id, ?addresses, "node is up");
 
     let tasks = TaskTracker::new();
@@ -127,6 +127,15 @@ fn told_clients(config: &Config, addresses: &Addresses) -> ClientsConfig {
         clients.public = vec![addresses.clients.clone()];
     }
     clients
+}
+
+/// Founders form the PoP, or go on in it. A node without founders waits to be joined.
+async fn form(store: &Store, config: &Config) -> anyhow::Result<()> {
+    let founders = config.members()?;
+    if founders.is_empty() {
+        return Ok(());
+    }
+    store.form(founders).await.context("cannot form or rejoin the PoP")
 }
 
 async fn keep_link(cloud: CloudLink, report: Report, shutdown: Shutdown) {
