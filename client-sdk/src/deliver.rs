@@ -52,7 +52,7 @@ impl Inner {
                     continue;
                 }
                 Err(asked) => {
-                    if matches!(asked.failure, Failure::Unreachable) {
+                    if matches!(asked.failure, Failure::Unreachable | Failure::Silent) {
                         self.pool.forget_silent(&address, asked_at_ms);
                     }
                     self.verdict(&mut delivery, &address, &batch, &asked)
@@ -128,7 +128,7 @@ impl Inner {
         tracing::debug!(node = %address, error = %asked.error, events = batch.len(), "a batch was not taken");
         match &asked.failure {
             Failure::Ended => Verdict::Again { after_ms: 0, elsewhere: false },
-            Failure::Unreachable => {
+            Failure::Unreachable | Failure::Silent => {
                 self.session().nodes.failed(address, now_ms, random);
                 delivery.lost(random)
             }

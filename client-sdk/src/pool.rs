@@ -71,6 +71,12 @@ impl Connection {
         let asked_at = Instant::now();
         let reply = call::<_, ClientReply>(&*self.link, &request, timeout).await;
         let reply = reply.map_err(|error| {
+            if matches!(error.kind, LinkErrorKind::Timeout) {
+                return AskError::new(
+                    Failure::Silent,
+                    SdkError::Link { node: self.address.to_string(), source: error },
+                );
+            }
             let worked = self.replies.load(Ordering::Relaxed) > 0;
             let ended = worked && self.link.is_closed() && asked_at.elapsed() < ENDED_WITHIN;
             link_error(&self.address, error, ended)

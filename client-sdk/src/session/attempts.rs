@@ -50,6 +50,8 @@ pub(crate) enum Failure {
     Refused(ErrorReply),
     /// The node could not be reached, or the connection broke.
     Unreachable,
+    /// The question's time was over before anything came.
+    Silent,
     /// A connection that had worked has ended, as it does at its maximum age: dial again, once.
     Ended,
 }
@@ -122,7 +124,7 @@ impl Attempts {
         now_ms: u64,
         random: f64,
     ) -> Option<ErrorReply> {
-        self.flights.retain(|flight| flight.address != *address);
+        let flight = self.flights.extract_if(.., |flight| flight.address == *address).next();
         match failure {
             Failure::Refused(reply) => match reply.code.retry() {
                 Retry::Never => return Some(reply.clone()),
@@ -145,6 +147,12 @@ impl Attempts {
             Failure::Ended | Failure::Unreachable => {
                 nodes.failed(address, now_ms, random);
             }
+            // At the deadline, this may be heard before the silence is noted.
+            Failure::Silent => {
+                if let Some(flight) = flight.filter(|flight| !flight.late) {
+                    self.blame_silence(&flight, nodes, now_ms, random);
+                }
+            }
         }
         None
     }
@@ -160,12 +168,19 @@ impl Attempts {
     }
 
     fn note_silence(&mut self, nodes: &mut Nodes, now_ms: u64, random: f64) {
-        for flight in self.flights.iter_mut().filter(|f| !f.late && now_ms >= f.patient_until_ms) {
+        let mut flights = std::mem::take(&mut self.flights);
+        for flight in flights.iter_mut().filter(|f| !f.late && now_ms >= f.patient_until_ms) {
             flight.late = true;
-            if now_ms - flight.asked_at_ms >= self.rules.silence_min_ms {
-                nodes.failed(&flight.address, now_ms, random);
-                self.silent.push((flight.address.clone(), flight.asked_at_ms));
-            }
+            self.blame_silence(flight, nodes, now_ms, random);
+        }
+        self.flights = flights;
+    }
+
+    /// Counts silence against the node, unless it was too short to mean anything.
+    fn blame_silence(&mut self, flight: &Flight, nodes: &mut Nodes, now_ms: u64, random: f64) {
+        if now_ms.saturating_sub(flight.asked_at_ms) >= self.rules.silence_min_ms {
+            nodes.failed(&flight.address, now_ms, random);
+            self.silent.push((flight.address.clone(), flight.asked_at_ms));
         }
     }
 
@@ -371,6 +386,27 @@ mod tests {
         assert_eq!(play.next(5), ask("b"));
         assert_eq!(play.next(10), Step::GiveUp(GiveUp::Deadline));
         assert_eq!(play.nodes.choose(10, &[]).unwrap().0, Address::from("a"));
+    }
+
+    #[test]
+    fn a_question_whose_time_is_over_counts_as_silence_once() {
+        let mut play = Play::new(&["a"], 100);
+        assert_eq!(play.next(0), ask("a"));
+        assert_eq!(play.failed("a", Failure::Silent, 100), None);
+        assert_eq!(play.attempts.take_silent(), [(Address::from("a"), 0)]);
+        assert_eq!(play.nodes.choose(100, &[]), Some((Address::from("a"), 100)));
+        // Noted as late before its time was over: blamed then, and not again.
+        let mut play = Play::new(&["a", "b"], 100);
+        assert_eq!(play.next(0), ask("a"));
+        assert_eq!(play.next(50), ask("b"));
+        assert_eq!(play.failed("a", Failure::Silent, 100), None);
+        assert_eq!(play.attempts.take_silent(), [(Address::from("a"), 0)]);
+        // Too short to mean anything.
+        let mut play = Play::new(&["a"], 10);
+        assert_eq!(play.next(0), ask("a"));
+        assert_eq!(play.failed("a", Failure::Silent, 10), None);
+        assert!(play.attempts.take_silent().is_empty());
+        assert_eq!(play.nodes.choose(10, &[]), Some((Address::from("a"), 0)));
     }
 
     /// Whatever happens, a request ends by its deadline, asks at most `attempts_max` + 1 redial, and every wait

@@ -12,9 +12,11 @@ mod process;
 mod settings;
 
 use std::collections::BTreeMap;
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -93,7 +95,7 @@ impl Deployment {
             Authority::open_or_create(&options.dir.join("pki"), Validity::starting_now(LIFETIME))?;
         authority.issue_cloud(&["127.0.0.1".into()], Validity::starting_now(LIFETIME))?;
         let app_key = secret(&options.dir.join("app.key"))?;
-        let cloud_ports = CloudPorts { uplink: free_udp()?, api: free_tcp()?, admin: free_tcp()? };
+        let cloud_ports = CloudPorts { uplink: free_port()?, api: free_port()?, admin: free_port()? };
         let mut deployment = Self {
             pop,
             cloud_ports,
@@ -113,7 +115,7 @@ impl Deployment {
     fn add_ports(&mut self, node: NodeId) -> anyhow::Result<()> {
         let authority = Authority::open(&self.dir().join("pki"))?;
         authority.issue_node(&self.pop, node, &["127.0.0.1".into()], Validity::starting_now(LIFETIME))?;
-        let ports = NodePorts { clients: free_udp()?, peers: free_udp()?, admin: free_tcp()? };
+        let ports = NodePorts { clients: free_port()?, peers: free_port()?, admin: free_port()? };
         self.ports.insert(node, ports);
         Ok(())
     }
@@ -316,11 +318,23 @@ fn secret(path: &Path) -> anyhow::Result<String> {
     Ok(service::secrets::read(path)?)
 }
 
-/// A free UDP port of loopback. Somebody else could take it before its process does: that process then says so and ends.
-fn free_udp() -> anyhow::Result<String> {
-    Ok(UdpSocket::bind("127.0.0.1:0")?.local_addr()?.to_string())
-}
+/// Ports that listeners of local deployments get: below the range from which systems take the ports of outgoing
+/// connections (32768 up on Linux, 49152 up elsewhere), so that no dialer takes one between its choice and its use.
+const PORTS: Range<u16> = 20_000..32_000;
 
-fn free_tcp() -> anyhow::Result<String> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+/// Another free port of loopback, for UDP and TCP. Another program could take it before its process does: that process then
+/// says so and ends.
+fn free_port() -> anyhow::Result<String> {
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let len = u32::from(PORTS.end - PORTS.start);
+    // Deployments of other processes begin elsewhere.
+    let start = std::process::id().wrapping_mul(7_919);
+    for _ in 0..len {
+        let number = start.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % len;
+        let address = SocketAddr::from(([127, 0, 0, 1], PORTS.start + u16::try_from(number)?));
+        if UdpSocket::bind(address).is_ok() && TcpListener::bind(address).is_ok() {
+            return Ok(address.to_string());
+        }
+    }
+    anyhow::bail!("no port of 127.0.0.1 from {} to {} is free", PORTS.start, PORTS.end - 1)
 }

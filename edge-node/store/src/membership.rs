@@ -160,6 +160,12 @@ impl Members {
                 .ensure_linearizable(ReadPolicy::ReadIndex)
                 .await
                 .map_err(|_| StoreError::NotLeader(None))?;
+            // A change whose caller went away may still be on its way.
+            let settled = self.raft.wait(Some(CHANGE_WITHIN));
+            settled
+                .metrics(|now| now.last_applied >= *now.membership_config.log_id(), "the members are settled")
+                .await
+                .map_err(|_| StoreError::NotLeader(None))?;
             match change {
                 MemberChange::Join { node, address } => self.join(*node, address).await,
                 MemberChange::Leave { node } => self.leave(*node).await,

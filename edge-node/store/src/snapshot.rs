@@ -12,6 +12,7 @@ mod reader;
 mod writer;
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -96,6 +97,21 @@ impl Snapshots {
     pub fn receive(&self, from: u64, len: u64) -> Result<Incoming, StoreError> {
         let number = self.received.fetch_add(1, Ordering::Relaxed);
         Incoming::create(self.dir.join(format!("from-{from}-{number}.{TMP}")), len)
+    }
+
+    /// Makes a snapshot that comes from elsewhere this folder's own, durably: what was received by renaming it, another by
+    /// copying it.
+    pub fn keep(&self, file: &SnapshotFile, meta: SnapshotMeta) -> Result<Saved, StoreError> {
+        if let Some(tmp) = file.received() {
+            return self.adopt(tmp, meta);
+        }
+        let tmp = self.dir.join(format!("copy.{TMP}"));
+        let copied = File::create(&tmp).and_then(|mut copy| {
+            io::copy(&mut file.cursor(), &mut copy)?;
+            copy.sync_all()
+        });
+        copied.map_err(|e| StoreError::io("copy", &tmp, e))?;
+        self.adopt(&tmp, meta)
     }
 
     /// Puts a finished snapshot under its name, durably, and removes the others.

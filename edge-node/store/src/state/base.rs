@@ -7,6 +7,8 @@
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::{StateConfig, sled_failed};
 use crate::durable;
@@ -18,6 +20,11 @@ use crate::snapshot::{Reader, SnapshotFile};
 const INSTALL_BATCH_LEN: usize = 1_024;
 /// sled writes its buffers to the page cache this often by itself.
 const FLUSH_EVERY_MS: u64 = 1_000;
+/// What sled says of a file that somebody holds: it has no error of its own for that.
+const LOCKED: &str = "could not acquire lock";
+/// How long to wait for its last holder.
+const LOCKED_MAX: Duration = Duration::from_secs(5);
+const LOCKED_PAUSE: Duration = Duration::from_millis(10);
 
 /// An open sled with the tree in use.
 #[derive(Debug)]
@@ -64,8 +71,8 @@ pub fn open(config: &StateConfig, proven: u64) -> Result<SledBase, StoreError> {
     let mark = Mark { path, boot: config.boot.clone(), tree: 0 };
     let dir = &config.folder.state;
     if let Some(tree) = mark.read()? {
-        let trusted = open_trusted(dir, config.cache_bytes / 2, Mark { tree, ..mark.clone() }, proven);
-        match trusted {
+        let db = open_sled(dir, config.cache_bytes / 2)?;
+        match db.and_then(|db| open_trusted(db, Mark { tree, ..mark.clone() }, proven)) {
             Ok(base) => return Ok(base),
             Err(reason) => {
                 tracing::warn!(reason, "the state is not trusted: it is rebuilt from snapshot and log")
@@ -77,7 +84,7 @@ pub fn open(config: &StateConfig, proven: u64) -> Result<SledBase, StoreError> {
     durable::remove_file(&mark.path)?;
     fs::remove_dir_all(dir).map_err(|e| StoreError::io("remove", dir, e))?;
     durable::create_dir(dir)?;
-    let db = open_sled(dir, config.cache_bytes / 2)
+    let db = open_sled(dir, config.cache_bytes / 2)?
         .map_err(|reason| StoreError::corrupt("a new state", reason))?;
     let tree = db.open_tree(tree_name(mark.tree)).map_err(sled_failed("open"))?;
     mark.write()?;
@@ -88,17 +95,29 @@ fn tree_name(number: u64) -> String {
     format!("state-{number}")
 }
 
-/// sled panics on some damaged files; that is an error like the others.
-fn open_sled(dir: &Path, cache_bytes: u64) -> Result<sled::Db, String> {
+/// The outer error: somebody else holds it, and it must not be touched. The inner one: it is damaged; sled panics on some
+/// damaged files, and that is an error like the others.
+fn open_sled(dir: &Path, cache_bytes: u64) -> Result<Result<sled::Db, String>, StoreError> {
     let config =
         sled::Config::new().path(dir).cache_capacity(cache_bytes).flush_every_ms(Some(FLUSH_EVERY_MS));
-    catch_unwind(AssertUnwindSafe(|| config.open()))
-        .map_err(|_| "sled panicked".to_owned())?
-        .map_err(|e| e.to_string())
+    let give_up = Instant::now() + LOCKED_MAX;
+    loop {
+        let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
+        match opened {
+            // sled's threads let go of its file a moment after the last handle to it is gone.
+            Ok(Err(sled::Error::Io(error))) if error.to_string().contains(LOCKED) => {
+                if Instant::now() >= give_up {
+                    return Err(StoreError::io("lock", dir, error));
+                }
+                thread::sleep(LOCKED_PAUSE);
+            }
+            Ok(opened) => return Ok(opened.map_err(|e| e.to_string())),
+            Err(_) => return Ok(Err("sled panicked".to_owned())),
+        }
+    }
 }
 
-fn open_trusted(dir: &Path, cache_bytes: u64, mark: Mark, proven: u64) -> Result<SledBase, String> {
-    let db = open_sled(dir, cache_bytes)?;
+fn open_trusted(db: sled::Db, mark: Mark, proven: u64) -> Result<SledBase, String> {
     let name = tree_name(mark.tree);
     for other in db.tree_names() {
         if other != name.as_bytes() && other != b"__sled__default" {

@@ -190,8 +190,9 @@ impl Worker {
         if reader.meta() != meta {
             return Err(StoreError::corrupt("a snapshot", "it is not of the entry it was sent for"));
         }
-        if let Some(tmp) = file.received() {
-            let saved = self.parts.snapshots.adopt(tmp, meta.clone())?;
+        // Already the last durable one where Raft installs it at start.
+        if self.parts.current.get().is_none_or(|saved| saved.meta != *meta) {
+            let saved = self.parts.snapshots.keep(file, meta.clone())?;
             self.parts.current.set(saved);
         }
         let (done, answer) = sync_mpsc::sync_channel(1);
