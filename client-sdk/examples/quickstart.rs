@@ -1,4 +1,4 @@
-//! cargo run -p client-sdk --example quickstart -- 127.0.0.1:7000 ca.pem app-key
+//! cargo run -p client-sdk --example quickstart -- 127.0.0.1:7000 pki/ca.pem app.key
 //!
 //! Asks for five items, clicks the first, and asks again: the answer has seen the click.
 
@@ -7,11 +7,11 @@ use client_sdk::{Client, Config, EventKind, SlotId, SlotRequest, Trust, UserId, 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
-    let mut arg = |name: &str| args.next().or(std::env::var(name).ok()).ok_or(format!("{name} is missing"));
-    let nodes = arg("ROCKPOOL_NODES")?.split(',').map(str::to_owned).collect();
-    let trust = Trust::CaFile(arg("ROCKPOOL_CA")?.into());
-    let app_key = arg("ROCKPOOL_APP_KEY")?;
-    let name = arg("ROCKPOOL_SERVER_NAME").unwrap_or("edge.pop-a.rockpool.internal".into());
+    let mut arg = |what: &str| args.next().ok_or(format!("{what} is missing"));
+    let nodes = arg("the nodes' addresses, separated by commas,")?.split(',').map(str::to_owned).collect();
+    let trust = Trust::CaFile(arg("the CA's file")?.into());
+    let app_key = std::fs::read_to_string(arg("the app key's file")?)?.trim().to_owned();
+    let name = "edge.pop-a.rockpool.internal".to_owned();
 
     let client = Client::connect(Config::new(nodes, name, trust, app_key)).await?;
     let (visitor, slot) = (VisitorId::User(UserId::new("42")?), SlotId::new("home")?);

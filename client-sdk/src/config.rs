@@ -186,7 +186,8 @@ mod tests {
     #[test]
     fn the_default_is_sound_and_what_cannot_work_is_named() {
         config().check().unwrap();
-        let cases: [(&str, fn(&mut Config)); 6] = [
+        type Change = fn(&mut Config);
+        let cases: [(&str, Change); 6] = [
             ("nodes", |c| c.nodes.clear()),
             ("nodes", |c| c.nodes = vec!["no-port".into()]),
             ("server_name", |c| c.server_name.clear()),

@@ -1,4 +1,5 @@
 //! The SDK against small nodes of its own protocol: in memory, where networks break to order, and over real QUIC.
+#![allow(clippy::unwrap_used, reason = "tests, and what helps them")]
 
 mod connecting;
 mod crash;

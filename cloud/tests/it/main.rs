@@ -1,4 +1,5 @@
 //! The cloud as its callers see it: real QUIC with certificates of a CA of its own, real HTTP, a real database.
+#![allow(clippy::unwrap_used, reason = "tests, and what helps them")]
 
 mod api;
 mod process;

@@ -202,7 +202,7 @@ async fn request(
             let after = scheduled.elapsed();
             let served_by = format!("{:?}", answer.served_by).to_lowercase();
             if plan.click_every > 0
-                && number % plan.click_every == 0
+                && number.is_multiple_of(plan.click_every)
                 && let Err(error) = click(plan, client, visitor, slot, &answer).await
             {
                 return Outcome::Failed(format!("track: {}", error.code()));

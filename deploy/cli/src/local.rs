@@ -270,7 +270,12 @@ impl Deployment {
     /// A client of the control API.
     pub fn control(&self) -> anyhow::Result<Control> {
         let token = service::secrets::read(&self.dir().join("cloud/admin.token"))?;
-        Control::new(&format!("http://{}", self.cloud_ports.api), token)
+        Control::new(&self.api(), token)
+    }
+
+    /// Where the control API is.
+    pub fn api(&self) -> String {
+        format!("http://{}", self.cloud_ports.api)
     }
 
     /// The app's key.

@@ -43,7 +43,7 @@ impl Sources {
         let bytes = match self.cloud.artifact(artifact).await {
             Ok(bytes) => bytes,
             Err(cloud) => {
-                self.from_peers(artifact).await.with_context(|| format!("nor from the cloud ({cloud})"))?
+                self.of_peers(artifact).await.with_context(|| format!("nor from the cloud ({cloud})"))?
             }
         };
         inference::verify_artifact(artifact, &bytes)?;
@@ -51,7 +51,7 @@ impl Sources {
         tokio::task::spawn_blocking(move || folder.keep(&wanted, &bytes)).await?
     }
 
-    async fn from_peers(&self, artifact: &ArtifactRef) -> anyhow::Result<Vec<u8>> {
+    async fn of_peers(&self, artifact: &ArtifactRef) -> anyhow::Result<Vec<u8>> {
         for member in self.store.members().into_iter().filter(|member| member.node != self.node) {
             let expect = Peer::Node { pop: self.pop.clone(), node: member.node };
             let Ok(link) = self.dialer.dial(&member.address, &expect, PEER_WITHIN).await else { continue };

@@ -19,11 +19,14 @@ use proto::{
 };
 use uuid::Uuid;
 
+/// An error says what is read instead.
+type ReadsBack = dyn Fn(&[u8]) -> Result<(), String>;
+
 /// A named sample: its bytes, and whether bytes are read back to the same value.
 pub struct Sample {
     pub name: String,
     pub bytes: Vec<u8>,
-    pub reads_back: Box<dyn Fn(&[u8]) -> Result<(), String>>,
+    pub reads_back: Box<ReadsBack>,
 }
 
 fn framed<M: Message + PartialEq + Debug + 'static>(name: &str, message: M) -> Sample {

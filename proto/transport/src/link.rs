@@ -155,14 +155,11 @@ pub trait Dialer: Send + Sync + Debug {
 /// # Errors
 /// [`LinkErrorKind::Timeout`] where the reply is not there within `timeout`; the stream is reset then, so that the other
 /// side may stop working on it. The outcome of the request is unknown in that case.
-pub async fn call<Q: Message, R: Message>(
+pub async fn call<Q: Message + Sync, R: Message>(
     link: &dyn Link,
     request: &Q,
     timeout: Duration,
-) -> Result<R, LinkError>
-where
-    Q: Sync,
-{
+) -> Result<R, LinkError> {
     let mut opened: Option<Stream> = None;
     let exchange = async {
         let stream = opened.insert(link.open().await?);

@@ -1,4 +1,5 @@
 //! The registry over a real storage, with tiny models.
+#![allow(clippy::unwrap_used, reason = "tests, and what helps them")]
 
 mod publish;
 mod refuse;

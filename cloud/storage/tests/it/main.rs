@@ -1,4 +1,5 @@
 //! Storage against a real SQLite file in a temporary folder.
+#![allow(clippy::unwrap_used, reason = "tests, and what helps them")]
 
 mod append;
 mod artifacts;

@@ -13,6 +13,9 @@ use crate::types::SnapshotMeta;
 
 const BUFFER_BYTES: usize = 256 * 1024;
 
+/// Key and value.
+pub type Record = (Vec<u8>, Vec<u8>);
+
 /// The records of a snapshot, in order.
 #[derive(Debug)]
 pub struct Reader {
@@ -61,7 +64,7 @@ impl Reader {
     }
 
     /// The next record; none at the end.
-    pub fn next(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
+    pub fn next(&mut self) -> Result<Option<Record>, StoreError> {
         if self.done {
             return Ok(None);
         }

@@ -3,6 +3,7 @@ use std::fs;
 use openraft::BasicNode;
 use proto::Digest;
 
+use super::reader::Record;
 use super::*;
 use crate::types::{LogId, Membership, StoredMembership};
 
@@ -29,7 +30,7 @@ fn write(snapshots: &Snapshots, index: u64) -> Saved {
     writer.finish(snapshots, meta(index)).unwrap()
 }
 
-fn read(file: &SnapshotFile) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+fn read(file: &SnapshotFile) -> Result<Vec<Record>, StoreError> {
     let mut reader = Reader::verified(file)?;
     let mut records = Vec::new();
     while let Some(record) = reader.next()? {

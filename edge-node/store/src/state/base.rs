@@ -97,6 +97,10 @@ fn tree_name(number: u64) -> String {
 
 /// The outer error: somebody else holds it, and it must not be touched. The inner one: it is damaged; sled panics on some
 /// damaged files, and that is an error like the others.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "sled tells nobody when it lets go; opening runs before anything is async"
+)]
 fn open_sled(dir: &Path, cache_bytes: u64) -> Result<Result<sled::Db, String>, StoreError> {
     let config =
         sled::Config::new().path(dir).cache_capacity(cache_bytes).flush_every_ms(Some(FLUSH_EVERY_MS));

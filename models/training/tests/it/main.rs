@@ -1,4 +1,5 @@
 //! The command line as a user meets it: their own CSV files in, models that a node can load out.
+#![allow(clippy::unwrap_used, reason = "tests, and what helps them")]
 
 use std::fmt::Write as _;
 use std::fs;

@@ -201,10 +201,8 @@ impl Doorman {
     /// Shakes hands and checks the identity.
     async fn admit(&self, incoming: Incoming) -> Result<(Arc<Shared>, Option<SendStream>), LinkErrorKind> {
         let connection = incoming.await.map_err(|error| connection_kind(&error))?;
-        let identity = match peer_certificate(&connection) {
-            Some(der) => Some(Identity::of_certificate(&der).map_err(|e| e.to_string())),
-            None => None,
-        };
+        let identity = peer_certificate(&connection)
+            .map(|der| Identity::of_certificate(&der).map_err(|e| e.to_string()));
         let admitted =
             identity.transpose().and_then(|identity| self.door.admits(identity.as_ref()).map(|()| identity));
         let address = connection.remote_address().to_string();

@@ -1,4 +1,5 @@
 //! The rules of the house, checked on the source: who may depend on whom, and how files are written.
+#![allow(clippy::unwrap_used, reason = "tests, and what helps them")]
 
 mod ladder;
 mod tidy;

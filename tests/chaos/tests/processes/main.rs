@@ -1,6 +1,7 @@
 //! Real processes on this machine: a cloud and a PoP, killed, cut off and lied to.
 //!
 //! Each test starts a deployment of its own in a temporary folder. One runs at a time: they share two cores.
+#![allow(clippy::unwrap_used, reason = "tests, and what helps them")]
 
 mod bundles;
 mod faults;

@@ -65,11 +65,12 @@ pub async fn show(
         client.flush(Duration::from_secs(10)).await.context("the click is not acknowledged")?;
     }
     let nodes: Vec<_> = deployment.ports().values().map(|ports| ports.clients.as_str()).collect();
+    let (dir, api) = (deployment.dir().display(), deployment.api());
     say(&format!(
-        "try it yourself, in another terminal:\n  ROCKPOOL_NODES={} ROCKPOOL_CA={} ROCKPOOL_APP_KEY=$(cat {}) \\\n  cargo run -q -p client-sdk --example quickstart\n",
+        "try it yourself, in another terminal:\n  cargo run -q -p client-sdk --example quickstart -- {} {} {dir}/app.key\n  \
+         cargo rockpool status --api {api} --token-file {dir}/cloud/admin.token\n",
         nodes.join(","),
         deployment.ca_file().display(),
-        deployment.dir().join("app.key").display(),
     ));
     Ok(shown)
 }
