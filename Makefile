@@ -15,8 +15,8 @@ up: data bins ## Start a cloud and three edge nodes with real data, and see them
 	$(BIN)/rockpool up $(JSON_FLAG) $(ARGS)
 
 test: data ## Build and run every test
-	cargo build --workspace --lib --bins --tests
-	cargo test --workspace --lib --bins --tests
+	cargo build --workspace --all-targets
+	cargo test --workspace
 
 bench: data bins ## Measure latency: 2,000 clients, 2,000 recommendations a second, everything on this machine
 	$(BIN)/rockpool bench $(JSON_FLAG) $(ARGS)

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde::Deserialize;
+use service::settings::TlsConfig;
 use service::telemetry::LogConfig;
 
 /// The commented defaults.
@@ -35,18 +36,6 @@ pub struct Config {
     pub models: ModelsConfig,
     /// Logs.
     pub log: LogConfig,
-}
-
-/// Certificates.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TlsConfig {
-    /// The deployment's CA, PEM.
-    pub ca: PathBuf,
-    /// The cloud's certificate chain, PEM.
-    pub certificate: PathBuf,
-    /// Its key, PEM, mode 0600.
-    pub key: PathBuf,
 }
 
 /// The nodes' door.

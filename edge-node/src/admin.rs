@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use edge_store::Store;
+use edge_store::{Store, StoreError};
 use edge_uplink::Report;
 use proto::control::Problem;
 use proto::peer::MemberChange;
@@ -60,7 +60,8 @@ pub struct StateDigest {
     pub digest: proto::Digest,
 }
 
-/// `/v1/status`, `/v1/digest`; with the token: `POST /v1/members` (a [`MemberChange`] as JSON) and `POST /v1/transfer`.
+/// `/v1/status`, `/v1/digest`; with the token: `POST /v1/members` (a [`MemberChange`] as JSON) and `POST /v1/transfer` (leadership goes
+/// to another node, if this one has it).
 pub fn router(admin: Admin) -> Router {
     Router::new()
         .route("/v1/status", get(status))
@@ -101,7 +102,11 @@ async fn member(
 async fn transfer(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Result<StatusCode, Refusal> {
     admin.authorize(&headers)?;
     tracing::info!(target: "audit", "an admin hands leadership over");
-    admin.store.transfer_leadership().await.map_err(ErrorReply::from)?;
+    match admin.store.transfer_leadership().await {
+        // It does not lead, which is what was asked for.
+        Ok(()) | Err(StoreError::NotLeader(Some(_))) => {}
+        Err(error) => return Err(ErrorReply::from(error).into()),
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 

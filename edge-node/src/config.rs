@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use edge_uplink::UplinkConfig;
 use proto::{NodeId, PopId};
 use serde::Deserialize;
+use service::settings::TlsConfig;
 use service::telemetry::LogConfig;
 
 /// The commented defaults.
@@ -50,18 +51,6 @@ pub struct NodeConfig {
     pub pop: PopId,
     /// The node.
     pub id: NodeId,
-}
-
-/// Certificates.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TlsConfig {
-    /// The deployment's CA, PEM.
-    pub ca: PathBuf,
-    /// This node's certificate chain, PEM.
-    pub certificate: PathBuf,
-    /// Its key, PEM, mode 0600.
-    pub key: PathBuf,
 }
 
 /// The clients' door.

@@ -7,11 +7,24 @@ pub mod models;
 pub mod status;
 pub mod up;
 
+use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use chrono::{DateTime, SecondsFormat};
 use serde::Serialize;
+
+/// Prints a line of a command's answer. That nobody reads any more (`| head`) is no failure.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// A moment as people write it: `2026-11-22T09:30:00Z`.
+pub fn utc(at_ms: u64) -> String {
+    let moment = i64::try_from(at_ms).ok().and_then(DateTime::from_timestamp_millis);
+    moment.map_or_else(|| at_ms.to_string(), |at| at.to_rfc3339_opts(SecondsFormat::Secs, true))
+}
 
 /// Writes what a command measured, where `--json` says.
 pub fn write_json(path: Option<&Path>, value: &impl Serialize) -> anyhow::Result<()> {
@@ -39,6 +52,12 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_are_utc() {
+        assert_eq!(utc(881_250_949_123), "1997-12-04T15:55:49Z");
+        assert_eq!(utc(u64::MAX), u64::MAX.to_string());
+    }
 
     #[test]
     fn durations_have_units() {

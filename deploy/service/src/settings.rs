@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
@@ -45,6 +46,18 @@ pub enum SettingsError {
     /// A variable's path runs through something that is not a table.
     #[error("environment variable {0} names a setting inside one that is not a table")]
     Variable(String),
+}
+
+/// Certificates.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// The deployment's CA, PEM.
+    pub ca: PathBuf,
+    /// This process's certificate chain, PEM.
+    pub certificate: PathBuf,
+    /// Its key, PEM, mode 0600.
+    pub key: PathBuf,
 }
 
 /// Reads settings. `variables` are name–value pairs, normally [`std::env::vars`]; `PREFIX__SECTION__KEY=value` sets

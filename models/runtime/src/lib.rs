@@ -11,6 +11,7 @@
 //! | [`card`] | the model card |
 //! | [`retrieval`] | history → a score for every item |
 //! | [`features`], [`ranker`] | candidates → features → the probability that each is liked |
+//! | [`graph`] | writes ONNX files |
 //! | [`bundle`] | the signature, and everything a node needs to serve, from a manifest's files |
 
 pub mod bundle;
@@ -19,6 +20,7 @@ pub mod catalog;
 pub mod engine;
 pub mod error;
 pub mod features;
+pub mod graph;
 pub mod ranker;
 pub mod retrieval;
 pub mod tensor;

@@ -13,6 +13,7 @@ use crate::bundle::{Signer, artifact_ref};
 use crate::card::{Card, ModelKind, RankerPart, RetrievalPart};
 use crate::engine::Engine;
 use crate::features::{FeatureSpec, FieldValues, GlobalStats, ItemStats, NamedValues, Schema};
+use crate::graph::Attribute;
 use crate::ranker::Ranker;
 use crate::retrieval::Retrieval;
 use crate::tensor::{DType, ModelSpec, Tensor, TensorSpec};
@@ -105,7 +106,12 @@ pub fn retrieval(catalog: &Catalog, seed: u64) -> Model {
         .floats("table", &[items + 1, WIDTH], &table)
         .floats("items", &[WIDTH, items], &transposed)
         .node("Gather", &["table", "history"], "rows", &[])
-        .node("ReduceMean", &["rows"], "mean", &[("axes", graph::Value::Ints(&[1])), ("keepdims", 0.into())])
+        .node(
+            "ReduceMean",
+            &["rows"],
+            "mean",
+            &[("axes", Attribute::Ints(&[1])), ("keepdims", Attribute::Int(0))],
+        )
         .node("MatMul", &["mean", "items"], "scores", &[]);
     let mut card = card(ModelKind::Retrieval, catalog, graph.specs());
     card.retrieval = Some(RetrievalPart { history_len: HISTORY_LEN });
@@ -129,7 +135,7 @@ pub fn ranker(catalog: &Catalog, seed: u64) -> Model {
         .ints("flat", &[-1])
         .node("Gather", &["table", "fields"], "rows", &[])
         .ints("places", &[1])
-        .node("ReduceSum", &["rows", "places"], "wide", &[("keepdims", 0.into())])
+        .node("ReduceSum", &["rows", "places"], "wide", &[("keepdims", Attribute::Int(0))])
         .node("MatMul", &["dense", "weights"], "deep", &[])
         .node("Add", &["wide", "deep"], "both", &[])
         .node("Sigmoid", &["both"], "column", &[])

@@ -1,13 +1,13 @@
 //! Model cards: what a model is, what it was trained on, how it measured, and answers to check it by.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use chrono::{SecondsFormat, Utc};
 use inference::features::Schema;
+use inference::graph::Exported;
 use inference::{Card, Engine, ModelError, ModelKind, Ranker, RankerPart, Retrieval, RetrievalPart, Tensor};
 use proto::{Digest, ItemId};
 
-use crate::onnx::Exported;
 use crate::ranker::rows::Parts;
 use crate::rng::Rng;
 
@@ -88,7 +88,7 @@ pub fn ranker(exported: &Exported, parts: &Parts, about: About) -> Result<Card, 
 
 fn blank(kind: ModelKind, name: &str, exported: &Exported, items: Vec<ItemId>, about: About) -> Card {
     let onnx_digest = Digest::of(&exported.onnx);
-    let created_at = now();
+    let created_at = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
     let day: String = created_at.chars().take(10).filter(char::is_ascii_digit).collect();
     Card {
         name: name.to_owned(),
@@ -116,38 +116,4 @@ fn signed(n: usize) -> i64 {
 
 fn place(n: usize) -> u32 {
     u32::try_from(n).expect("golden answers are few")
-}
-
-/// The present moment as RFC 3339 in UTC.
-fn now() -> String {
-    rfc3339(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
-}
-
-/// Seconds since 1970 as RFC 3339 (Howard Hinnant's days-to-civil).
-fn rfc3339(seconds: u64) -> String {
-    let (days, of_day) = (seconds / 86_400 + 719_468, seconds % 86_400);
-    let era = days / 146_097;
-    let of_era = days % 146_097;
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hour, minute, second) = (of_day / 3600, of_day % 3600 / 60, of_day % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::rfc3339;
-
-    #[test]
-    fn moments_are_written_right() {
-        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
-        assert_eq!(rfc3339(881_250_949), "1997-12-04T15:55:49Z");
-        assert_eq!(rfc3339(951_782_399), "2000-02-28T23:59:59Z");
-        assert_eq!(rfc3339(951_782_400), "2000-02-29T00:00:00Z");
-        assert_eq!(rfc3339(4_102_444_800), "2100-01-01T00:00:00Z");
-    }
 }

@@ -8,7 +8,7 @@
 //! | [`recipe`] | from a split to a model as it is served |
 //! | [`evaluate`] | quality on published protocols |
 //! | [`produce`] | the models that are served |
-//! | [`onnx`], [`cards`] | the files that come out |
+//! | [`cards`] | the files that come out |
 //! | [`nn`], [`rng`], [`progress`] | tools |
 
 pub mod baselines;
@@ -16,7 +16,6 @@ pub mod cards;
 pub mod evaluate;
 pub mod metrics;
 pub mod nn;
-pub mod onnx;
 pub mod produce;
 pub mod progress;
 pub mod ranker;

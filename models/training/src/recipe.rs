@@ -1,11 +1,11 @@
 //! From a split to a model as it is served: train, choose the length on validation, train again with the validation items,
 //! export, load. What is evaluated and what is shipped go through here alike.
 
+use inference::graph::Exported;
 use inference::{Card, Engine, ModelError, Ranker, Retrieval};
 use proto::ItemId;
 
 use crate::cards::{self, About};
-use crate::onnx::Exported;
 use crate::progress::Progress;
 use crate::ranker::rows::{Parts, RowsError};
 use crate::ranker::{self, train::Platt};

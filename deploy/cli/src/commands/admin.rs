@@ -9,6 +9,7 @@ use proto::NodeId;
 use proto::control::BundleView;
 use proto::peer::MemberChange;
 
+use super::{say, utc};
 use crate::control::{Control, DEFAULT_API, NodeAdmin};
 use crate::publish;
 use crate::table::{table, thousands};
@@ -89,7 +90,7 @@ pub enum Node {
         #[arg(long)]
         node: u64,
     },
-    /// Hand leadership over, before the leader is upgraded.
+    /// Make a node hand leadership over, if it leads: before it is upgraded. --admin is its own admin port.
     Transfer {
         /// By whom.
         #[command(flatten)]
@@ -109,25 +110,21 @@ pub struct Via {
 }
 
 /// Runs `rockpool bundle …`.
-#[expect(clippy::print_stdout, reason = "it is a command's answer")]
 pub async fn bundle(command: Bundle) -> anyhow::Result<()> {
     match command {
         Bundle::Publish { cloud, data, models, note } => {
             let data = dataset::open(&data, &ReadOptions::default())?;
             let published =
                 publish::publish(&cloud.control()?, publish::artifacts(&data, &models)?, &note).await?;
-            println!("published revision {}", published.revision);
+            say(&format!("published revision {}", published.revision));
         }
         Bundle::List { cloud } => {
             let rows: Vec<_> = cloud.control()?.bundles().await?.iter().map(row).collect();
-            println!(
-                "{}",
-                table(&["revision", "published (ms since 1970 UTC)", "repeats", "bytes", "note"], &rows)
-            );
+            say(&table(&["revision", "published (UTC)", "repeats", "bytes", "note"], &rows));
         }
         Bundle::RollBack { cloud, revision } => {
             let published = cloud.control()?.roll_back(revision).await?;
-            println!("published revision {} with the contents of {revision}", published.revision);
+            say(&format!("published revision {} with the contents of {revision}", published.revision));
         }
     }
     Ok(())
@@ -137,7 +134,7 @@ fn row(bundle: &BundleView) -> Vec<String> {
     let bytes = bundle.artifacts.iter().map(|artifact| artifact.size).sum();
     vec![
         bundle.revision.to_string(),
-        bundle.published_at_ms.to_string(),
+        utc(bundle.published_at_ms),
         bundle.rollback_of.map(|revision| revision.to_string()).unwrap_or_default(),
         thousands(bytes),
         bundle.note.clone(),
@@ -145,17 +142,15 @@ fn row(bundle: &BundleView) -> Vec<String> {
 }
 
 /// Runs `rockpool events`.
-#[expect(clippy::print_stdout, reason = "it is a command's answer")]
 pub async fn events(cloud: Cloud) -> anyhow::Result<()> {
     let counts = cloud.control()?.event_counts().await?;
     let kinds = counts.by_kind.iter().map(|(kind, n)| vec![kind.clone(), thousands(*n)]);
     let rows: Vec<_> = kinds.chain([vec!["total".to_owned(), thousands(counts.total)]]).collect();
-    println!("{}", table(&["events in the cloud", "count"], &rows));
+    say(&table(&["events in the cloud", "count"], &rows));
     Ok(())
 }
 
 /// Runs `rockpool node …`.
-#[expect(clippy::print_stdout, reason = "it is a command's answer")]
 pub async fn node(command: Node) -> anyhow::Result<()> {
     let change = async |via: &Via, change: MemberChange| {
         let token = service::secrets::read(&via.token_file)?;
@@ -164,15 +159,15 @@ pub async fn node(command: Node) -> anyhow::Result<()> {
     match command {
         Node::Join { via, node, address } => {
             change(&via, MemberChange::Join { node: NodeId(node), address }).await?;
-            println!("node {node} has joined");
+            say(&format!("node {node} has joined"));
         }
         Node::Leave { via, node } => {
             change(&via, MemberChange::Leave { node: NodeId(node) }).await?;
-            println!("node {node} has left; its id is never used again");
+            say(&format!("node {node} has left; its id is never used again"));
         }
         Node::Transfer { via } => {
             NodeAdmin::new(&via.admin)?.transfer(&service::secrets::read(&via.token_file)?).await?;
-            println!("leadership was handed over");
+            say("the node does not lead any more");
         }
     }
     Ok(())

@@ -12,8 +12,8 @@ use clap::Args;
 use dataset::ReadOptions;
 use serde::Serialize;
 
-use super::up::{connect, replay, say};
-use super::{parse_duration, write_json};
+use super::up::{connect, replay};
+use super::{parse_duration, say, write_json};
 use crate::load::{self, Figures, Plan};
 use crate::local::{Deployment, Options, Overrides};
 use crate::publish;

@@ -7,6 +7,8 @@ use clap::{Args, Subcommand};
 use proto::{Digest, NodeId, PopId};
 use transport::pki::{Authority, Validity};
 
+use super::say;
+
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// The deployment's certificate authority.
@@ -60,36 +62,34 @@ pub struct AppKey {
 }
 
 /// Runs `rockpool pki …`.
-#[expect(clippy::print_stdout, reason = "it is a command's answer")]
 pub fn pki(command: Pki) -> anyhow::Result<()> {
     match command {
         Pki::Init(place) => {
             let authority = Authority::create(&place.dir, place.validity())?;
-            println!(
+            say(&format!(
                 "made {} (give it to every node, the cloud and the apps)",
                 authority.certificate_path().display()
-            );
+            ));
         }
         Pki::Node { place, pop, node, name } => {
             let authority = Authority::open(&place.dir)?;
             let issued = authority.issue_node(&pop, NodeId(node), &name, place.validity())?;
-            println!("made {} and {}", issued.certificate.display(), issued.key.display());
+            say(&format!("made {} and {}", issued.certificate.display(), issued.key.display()));
         }
         Pki::Cloud { place, name } => {
             let issued = Authority::open(&place.dir)?.issue_cloud(&name, place.validity())?;
-            println!("made {} and {}", issued.certificate.display(), issued.key.display());
+            say(&format!("made {} and {}", issued.certificate.display(), issued.key.display()));
         }
     }
     Ok(())
 }
 
 /// Runs `rockpool app-key`.
-#[expect(clippy::print_stdout, reason = "it is a command's answer")]
 pub fn app_key(command: AppKey) -> anyhow::Result<()> {
     let key = service::secrets::generate();
     service::secrets::write_new(&command.out, &key)?;
-    println!("made {} (give it to the app)", command.out.display());
-    println!("clients.app_key_sha256 of every node: {}", Digest::of(key.as_bytes()));
+    say(&format!("made {} (give it to the app)", command.out.display()));
+    say(&format!("clients.app_key_sha256 of every node: {}", Digest::of(key.as_bytes())));
     Ok(())
 }
 

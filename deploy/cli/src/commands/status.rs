@@ -6,6 +6,7 @@ use clap::Args;
 use proto::control::{PopView, Role};
 
 use super::admin::Cloud;
+use super::say;
 use crate::table::{table, thousands};
 
 /// A node that was not heard of for this long is marked.
@@ -19,12 +20,11 @@ pub struct Status {
 }
 
 /// Runs it.
-#[expect(clippy::print_stdout, reason = "it is a command's answer")]
 pub async fn run(command: Status) -> anyhow::Result<()> {
     let control = command.cloud.control()?;
     let (pops, counts) = (control.pops().await?, control.event_counts().await?);
-    println!("{}", screen(&pops, now_ms()));
-    println!("\nevents in the cloud: {}", thousands(counts.total));
+    say(&screen(&pops, now_ms()));
+    say(&format!("\nevents in the cloud: {}", thousands(counts.total)));
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use proto::control::PopView;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::commands::{parse_duration, status, write_json};
+use crate::commands::{parse_duration, say, status, write_json};
 use crate::load::{self, Measured, Plan};
 use crate::local::{Deployment, Options, Overrides};
 use crate::publish;
@@ -101,7 +101,7 @@ async fn in_dir(
 
     let counted_before = deployment.control()?.event_counts().await?.total;
     let clients = connect(&deployment, command.clients).await?;
-    let mut report = Report::new(began);
+    let mut report = Report::new(began, command.length.is_none());
     report.answers = demo::show(&deployment, &clients[0], &data).await?;
     let visitors = replay(&clients, &data).await?;
     let length = command.length;
@@ -340,9 +340,4 @@ fn reporting(pops: &[PopView]) -> usize {
     let now_ms = status::now_ms();
     let fresh = |node: &&proto::control::NodeView| now_ms.saturating_sub(node.seen_at_ms) < 3_000;
     pops.iter().flat_map(|pop| &pop.nodes).filter(fresh).filter(|node| node.report.revision.0 > 0).count()
-}
-
-#[expect(clippy::print_stdout, reason = "it is what people came to see")]
-pub(crate) fn say(line: &str) {
-    println!("{line}");
 }

@@ -277,16 +277,20 @@ async fn a_full_queue_refuses_at_once() {
     let leader = pop.leader().await;
     pop.isolate(leader);
     let store = pop.store(leader);
-    // The first goes on its way and stays there; four wait.
     let track = |id| {
         let (store, until) = (store.clone(), Instant::now() + Duration::from_secs(3));
         async move { store.propose(Command::Track { events: vec![event(id, 1)], received_at_ms: 1 }, until).await }
     };
-    let results = futures::future::join_all((0..40).map(track)).await;
+    // The first goes on its way and stays there; four wait.
+    let groups = pop.nodes[&leader].counter("group_len");
+    let first = tokio::spawn(track(0));
+    pop.until("it is on its way", |pop| pop.nodes[&leader].counter("group_len") > groups).await;
+    let mut results = futures::future::join_all((1..40).map(track)).await;
+    results.push(first.await.unwrap());
     let refused =
         results.iter().filter(|result| matches!(result, Err(StoreError::Overloaded { .. }))).count();
     let unknown = results.iter().filter(|result| result.as_ref().is_err_and(is_unavailable)).count();
-    assert!(refused >= 30 && refused + unknown == 40, "{refused} refused, {unknown} unknown");
+    assert_eq!((refused, unknown), (35, 5));
     let served = || Command::Served { visitor: visitor(1), items: Vec::new(), at_ms: 1 };
     pop.until("the queue of notes is full", |_| !store.try_note(served())).await;
     assert!(pop.nodes[&leader].counter("notes_dropped_total") >= 1.0);

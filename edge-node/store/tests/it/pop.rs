@@ -31,7 +31,8 @@ impl Node {
         let families = self.registry.gather();
         let family = families.iter().find(|family| family.name() == format!("rockpool_store_{name}"));
         let metric = &family.unwrap_or_else(|| panic!("no metric {name}")).get_metric()[0];
-        metric.get_counter().get_value() + metric.get_gauge().get_value()
+        let observed = metric.get_histogram().get_sample_count() as f64;
+        metric.get_counter().get_value() + metric.get_gauge().get_value() + observed
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use inference::testing::graph::{Graph, Value};
+use inference::graph::Attribute;
+use inference::testing::graph::Graph;
 use inference::{DType, Engine, ModelSpec, TensorSpec, testing, vet};
 use prost::Message;
 use tract_onnx::pb::{
@@ -40,7 +41,7 @@ fn broken(break_it: impl FnOnce(&mut GraphProto)) -> String {
 }
 
 /// A graph whose node `n` has this operator.
-fn with_op(op: &str, inputs: &[&str], attributes: &[(&str, Value<'_>)]) -> String {
+fn with_op(op: &str, inputs: &[&str], attributes: &[(&str, Attribute<'_>)]) -> String {
     let mut graph = simple();
     graph.graph().node.clear();
     graph.node(op, inputs, "y", attributes);
@@ -152,7 +153,7 @@ fn tensors_that_are_not_all_there() {
 }
 
 /// Operator, inputs, attributes, and what the refusal says.
-type Case<'a> = (&'a str, &'a [&'a str], &'a [(&'a str, Value<'a>)], &'a str);
+type Case<'a> = (&'a str, &'a [&'a str], &'a [(&'a str, Attribute<'a>)], &'a str);
 
 #[test]
 fn shapes_that_do_not_fit() {
@@ -162,16 +163,16 @@ fn shapes_that_do_not_fit() {
         ("Add", &["x", "i"], &[], "with"),
         ("Div", &["i", "i"], &[], "must be floats"),
         ("Gather", &["x", "m"], &[], "must be i64"),
-        ("Gather", &["x", "i"], &[("axis", Value::Int(2))], "axis 2"),
-        ("Concat", &["x", "m"], &[("axis", Value::Int(1))], "on axis"),
-        ("Transpose", &["x"], &[("perm", Value::Ints(&[0, 0]))], "twice"),
-        ("Squeeze", &["x"], &[("axes", Value::Ints(&[1]))], "not all 1"),
+        ("Gather", &["x", "i"], &[("axis", Attribute::Int(2))], "axis 2"),
+        ("Concat", &["x", "m"], &[("axis", Attribute::Int(1))], "on axis"),
+        ("Transpose", &["x"], &[("perm", Attribute::Ints(&[0, 0]))], "twice"),
+        ("Squeeze", &["x"], &[("axes", Attribute::Ints(&[1]))], "not all 1"),
         ("Reshape", &["x", "x"], &[], "must be a constant"),
         ("Softmax", &["i"], &[], "must be floats"),
-        ("Cast", &["x"], &[("to", Value::Int(8))], "unknown element type"),
+        ("Cast", &["x"], &[("to", Attribute::Int(8))], "unknown element type"),
         ("Clip", &["x", "m"], &[], "one number"),
         ("LayerNormalization", &["x", "m"], &[], "of shape [4]"),
-        ("LayerNormalization", &["x", "w"], &[("axis", Value::Int(0))], "of shape [1, 4]"),
+        ("LayerNormalization", &["x", "w"], &[("axis", Attribute::Int(0))], "of shape [1, 4]"),
     ];
     for (op, inputs, attributes, expected) in cases {
         let mut graph = simple();
@@ -316,34 +317,39 @@ fn every_allowed_operator_gives_the_same_in_both_engines() {
 
 /// An embedding with a mask, normalised, attended to: `e` is [batch, 4].
 fn embedded(graph: &mut Graph) {
-    let none: &[(&str, Value<'_>)] = &[];
+    let none: &[(&str, Attribute<'_>)] = &[];
     graph
         .node("Gather", &["table", "ids"], "rows", none)
-        .node("LayerNormalization", &["rows", "one"], "norm", &[("axis", Value::Int(-1))])
+        .node("LayerNormalization", &["rows", "one"], "norm", &[("axis", Attribute::Int(-1))])
         .node("Equal", &["ids", "zero"], "padding", none)
         .node("Not", &["padding"], "real", none)
         .node("Or", &["padding", "real"], "always", none)
         .node("And", &["always", "real"], "shown", none)
-        .node("Cast", &["shown"], "weight", &[("to", Value::Int(1))])
+        .node("Cast", &["shown"], "weight", &[("to", Attribute::Int(1))])
         .node("Unsqueeze", &["weight", "axis2"], "column", none)
         .node("Mul", &["norm", "column"], "masked", none)
-        .node("Transpose", &["masked"], "turned", &[("perm", Value::Ints(&[0, 2, 1]))])
+        .node("Transpose", &["masked"], "turned", &[("perm", Attribute::Ints(&[0, 2, 1]))])
         .node("MatMul", &["masked", "turned"], "scores", none)
-        .node("Softmax", &["scores"], "attention", &[("axis", Value::Int(-1))])
+        .node("Softmax", &["scores"], "attention", &[("axis", Attribute::Int(-1))])
         .node("MatMul", &["attention", "masked"], "mixed", none)
-        .node("ReduceMean", &["mixed"], "mean", &[("axes", Value::Ints(&[1])), ("keepdims", Value::Int(0))])
+        .node(
+            "ReduceMean",
+            &["mixed"],
+            "mean",
+            &[("axes", Attribute::Ints(&[1])), ("keepdims", Attribute::Int(0))],
+        )
         .node("Slice", &["masked", "zero", "axis1", "axis1"], "first", none)
         .node("Squeeze", &["first", "axis1"], "first_row", none)
         .node("Reshape", &["first_row", "heads"], "heads_of", none)
-        .node("Flatten", &["heads_of"], "unheaded", &[("axis", Value::Int(1))])
+        .node("Flatten", &["heads_of"], "unheaded", &[("axis", Attribute::Int(1))])
         .node("Add", &["mean", "unheaded"], "e", none);
 }
 
 /// Everything else: `y` is [batch, 6].
 fn mixed(graph: &mut Graph) {
-    let none: &[(&str, Value<'_>)] = &[];
+    let none: &[(&str, Attribute<'_>)] = &[];
     graph
-        .node("Gemm", &["x", "square", "one"], "g", &[("transB", Value::Int(1))])
+        .node("Gemm", &["x", "square", "one"], "g", &[("transB", Attribute::Int(1))])
         .node("Greater", &["g", "x"], "more", none)
         .node("Where", &["more", "g", "x"], "chosen", none)
         .node("Abs", &["chosen"], "positive", none)
@@ -364,8 +370,8 @@ fn mixed(graph: &mut Graph) {
         .node("Clip", &["negative", "", "small_scalar"], "clipped", none)
         .node("Identity", &["clipped"], "same", none)
         .node("ReduceSum", &["same", "axis1"], "sum", none)
-        .node("ReduceMax", &["same"], "max", &[("axes", Value::Ints(&[1]))])
-        .node("Concat", &["same", "sum", "max"], "y", &[("axis", Value::Int(1))])
+        .node("ReduceMax", &["same"], "max", &[("axes", Attribute::Ints(&[1]))])
+        .node("Concat", &["same", "sum", "max"], "y", &[("axis", Attribute::Int(1))])
         .floats("small_scalar", &[], &[0.1]);
 }
 

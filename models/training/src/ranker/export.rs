@@ -8,10 +8,10 @@
 
 use candle_core::{Result, Tensor};
 use inference::DType;
+use inference::graph::{Attribute, Edge, Exported, Graph};
 
 use super::train::Platt;
 use super::{Cross, Net};
-use crate::onnx::{Attribute, Edge, Exported, Graph};
 
 /// The graph of a trained and calibrated network.
 pub fn export(net: &Net, platt: Platt) -> Result<Exported> {
@@ -23,7 +23,7 @@ pub fn export(net: &Net, platt: Platt) -> Result<Exported> {
     let table = graph.floats(net.table.dims(), &flat(&net.table)?);
     let looked_up = graph.node("Gather", &[&table, &field_ids], &[]);
     let wide = graph.reshape(&looked_up, &[-1, signed(fields * e)]);
-    let x0 = graph.node("Concat", &[&wide, &numbers], &[Attribute::Int("axis", 1)]);
+    let x0 = graph.node("Concat", &[&wide, &numbers], &[("axis", Attribute::Int(1))]);
 
     let last = Last::new(net, platt)?;
     let (crosses_before, cross_last) = match net.crosses.split_last() {
@@ -139,7 +139,7 @@ fn side_by_side(graph: &mut Graph, x: &Edge, rows: usize, parts: &[Columns]) -> 
     }
     let widths: Vec<i64> = parts.iter().map(|part| signed(part.width)).collect();
     let widths = graph.ints(&widths);
-    graph.nodes("Split", &[&product, &widths], &[Attribute::Int("axis", 1)], parts.len())
+    graph.nodes("Split", &[&product, &widths], &[("axis", Attribute::Int(1))], parts.len())
 }
 
 /// All crosses but the last. The first one, x₀ ⊙ (U V x₀ + b) + x₀, is x₀ ⊙ (U V x₀ + b + 1).
@@ -186,7 +186,7 @@ fn deep(graph: &mut Graph, net: &Net, first: &Edge) -> Result<Edge> {
 /// The weighted sum of all terms as a probability.
 fn finish(mut graph: Graph, terms: &[(Edge, Vec<f32>)], bias: f32) -> Exported {
     let edges: Vec<&Edge> = terms.iter().map(|(edge, _)| edge).collect();
-    let all = graph.node("Concat", &edges, &[Attribute::Int("axis", 1)]);
+    let all = graph.node("Concat", &edges, &[("axis", Attribute::Int(1))]);
     let weights: Vec<f32> = terms.iter().flat_map(|(_, weights)| weights.clone()).collect();
     let logit = graph.linear(&all, (weights.len(), 1), &weights, &[bias]);
     let p = graph.node("Sigmoid", &[&logit], &[]);

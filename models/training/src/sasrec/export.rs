@@ -7,10 +7,10 @@
 
 use candle_core::{Result, Tensor};
 use inference::DType;
+use inference::graph::{Attribute, Edge, Exported, Graph};
 
 use super::{Block, Config, MASKED, Net};
 use crate::nn::NORMALIZE_EPSILON;
-use crate::onnx::{Attribute, Edge, Exported, Graph};
 
 /// The graph of a trained network.
 pub fn export(net: &Net) -> Result<Exported> {
@@ -66,7 +66,7 @@ fn causal_mask(graph: &mut Graph, padding: &Edge, len: usize) -> Edge {
 
 fn normalize(graph: &mut Graph, x: &Edge, d: usize) -> Edge {
     let scale = graph.floats(&[d], &vec![1.0; d]);
-    let attributes = [Attribute::Int("axis", -1), Attribute::Float("epsilon", NORMALIZE_EPSILON)];
+    let attributes = [("axis", Attribute::Int(-1)), ("epsilon", Attribute::Float(NORMALIZE_EPSILON))];
     graph.node("LayerNormalization", &[x, &scale], &attributes)
 }
 
@@ -75,7 +75,7 @@ fn whole_block(graph: &mut Graph, block: &Block, config: &Config, x: &Edge, mask
     let normal = normalize(graph, x, d);
     let qkv =
         graph.linear(&normal, (d, 3 * d), &scaled_queries(block, config)?, &scaled_bias(block, config)?);
-    let parts = graph.nodes("Split", &[&qkv], &[Attribute::Int("axis", -1)], 3);
+    let parts = graph.nodes("Split", &[&qkv], &[("axis", Attribute::Int(-1))], 3);
     let mut by_head = |part: &Edge, order: [i64; 4]| {
         let split = graph.reshape(part, &[-1, len, signed(heads), signed(d / heads)]);
         graph.transpose(&split, &order)
@@ -85,7 +85,7 @@ fn whole_block(graph: &mut Graph, block: &Block, config: &Config, x: &Edge, mask
     let value = by_head(&parts[2], [0, 2, 1, 3]);
     let product = graph.node("MatMul", &[&query, &key], &[]);
     let masked = graph.node("Add", &[&product, mask], &[]);
-    let weights = graph.node("Softmax", &[&masked], &[Attribute::Int("axis", -1)]);
+    let weights = graph.node("Softmax", &[&masked], &[("axis", Attribute::Int(-1))]);
     let mixed = graph.node("MatMul", &[&weights, &value], &[]);
     let mixed = graph.transpose(&mixed, &[0, 2, 1, 3]);
     let mixed = graph.reshape(&mixed, &[-1, len, signed(d)]);
@@ -110,7 +110,7 @@ fn last_block(graph: &mut Graph, block: &Block, config: &Config, x: &Edge, paddi
     let product = graph.node("MatMul", &[&query, &keys], &[]);
     let padding = graph.reshape(padding, &[-1, 1, len]);
     let masked = graph.node("Add", &[&product, &padding], &[]);
-    let weights = graph.node("Softmax", &[&masked], &[Attribute::Int("axis", -1)]);
+    let weights = graph.node("Softmax", &[&masked], &[("axis", Attribute::Int(-1))]);
     let mixed = graph.node("MatMul", &[&weights, &normal], &[]);
     let mixed = graph.reshape(&mixed, &[-1, signed(heads * d)]);
     let mixed = graph.linear(&mixed, (heads * d, d), &folded.value, &folded.value_bias);

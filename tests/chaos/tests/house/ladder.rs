@@ -39,6 +39,8 @@ const KEPT_APART: &[(&str, &str)] = &[
     ("rustls", "transport"),
     ("rcgen", "transport"),
     ("ort", "inference"),
+    ("prost", "inference"),
+    ("tract-onnx", "inference"),
     ("openraft", "edge-store"),
     ("raft-log", "edge-store"),
     ("sled", "edge-store"),

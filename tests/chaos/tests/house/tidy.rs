@@ -145,3 +145,16 @@ fn no_registry_host_and_no_path_of_one_machine_is_written_down() {
     }
     check("must not be written down", broken);
 }
+
+#[test]
+fn the_readmes_snippet_is_the_quickstart() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
+    let (readme, example) = (read("README.md"), read("client-sdk/examples/quickstart.rs"));
+    let snippet = readme.split("```rust\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let example: Vec<&str> = example.lines().map(str::trim).collect();
+    let strange = snippet.lines().filter(|line| !example.contains(&line.trim()));
+    check(
+        "not in client-sdk/examples/quickstart.rs, which is compiled",
+        strange.map(str::to_owned).collect(),
+    );
+}

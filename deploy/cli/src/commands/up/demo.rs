@@ -8,7 +8,7 @@ use client_sdk::{Answer, Client, EventKind, ItemId, SlotId, SlotRequest, UserId,
 use dataset::Dataset;
 use serde::Serialize;
 
-use super::say;
+use crate::commands::say;
 use crate::local::Deployment;
 
 /// An answer with titles.

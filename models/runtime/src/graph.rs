@@ -10,7 +10,7 @@ use tract_onnx::pb::{
     TypeProto, ValueInfoProto, type_proto,
 };
 
-use inference::{DType, TensorSpec};
+use crate::tensor::{DType, TensorSpec};
 
 const OPERATOR_SET: i64 = 17;
 const IR_VERSION: i64 = 8;
@@ -19,15 +19,15 @@ const IR_VERSION: i64 = 8;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edge(String);
 
-/// A node's attribute.
+/// The value of a node's attribute.
 #[derive(Debug, Clone, Copy)]
 pub enum Attribute<'a> {
     /// An integer.
-    Int(&'a str, i64),
+    Int(i64),
     /// Integers.
-    Ints(&'a str, &'a [i64]),
+    Ints(&'a [i64]),
     /// A number.
-    Float(&'a str, f32),
+    Float(f32),
 }
 
 /// A graph in the making.
@@ -56,31 +56,23 @@ impl Graph {
     pub fn floats(&mut self, dims: &[usize], values: &[f32]) -> Edge {
         assert_eq!(dims.iter().product::<usize>(), values.len(), "a constant's shape and values agree");
         let raw = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        self.constant(DataType::Float, dims, raw)
+        self.constant(DType::F32, dims, raw)
     }
 
     /// A constant list of integers.
     pub fn ints(&mut self, values: &[i64]) -> Edge {
         let raw = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        self.constant(DataType::Int64, &[values.len()], raw)
+        self.constant(DType::I64, &[values.len()], raw)
     }
 
-    fn constant(&mut self, dtype: DataType, dims: &[usize], raw_data: Vec<u8>) -> Edge {
+    fn constant(&mut self, dtype: DType, dims: &[usize], raw: Vec<u8>) -> Edge {
         let edge = self.edge("c");
-        let dims =
-            dims.iter().map(|&dim| i64::try_from(dim).expect("a dimension in memory fits i64")).collect();
-        self.graph.initializer.push(TensorProto {
-            name: edge.0.clone(),
-            data_type: dtype.into(),
-            dims,
-            raw_data,
-            ..TensorProto::default()
-        });
+        self.graph.initializer.push(constant(&edge.0, dtype, dims, raw));
         edge
     }
 
     /// A node with one output.
-    pub fn node(&mut self, op: &str, inputs: &[&Edge], attributes: &[Attribute<'_>]) -> Edge {
+    pub fn node(&mut self, op: &str, inputs: &[&Edge], attributes: &[(&str, Attribute<'_>)]) -> Edge {
         self.nodes(op, inputs, attributes, 1).remove(0)
     }
 
@@ -89,18 +81,14 @@ impl Graph {
         &mut self,
         op: &str,
         inputs: &[&Edge],
-        attributes: &[Attribute<'_>],
+        attributes: &[(&str, Attribute<'_>)],
         outputs: usize,
     ) -> Vec<Edge> {
         let outputs: Vec<Edge> = (0..outputs).map(|_| self.edge("v")).collect();
-        self.graph.node.push(NodeProto {
-            name: format!("{op}_{}", self.graph.node.len()),
-            op_type: op.to_owned(),
-            input: inputs.iter().map(|edge| edge.0.clone()).collect(),
-            output: outputs.iter().map(|edge| edge.0.clone()).collect(),
-            attribute: attributes.iter().map(attribute).collect(),
-            ..NodeProto::default()
-        });
+        let name = format!("{op}_{}", self.graph.node.len());
+        let names = |edges: &mut dyn Iterator<Item = &Edge>| edges.map(|edge| edge.0.clone()).collect();
+        let (input, output) = (names(&mut inputs.iter().copied()), names(&mut outputs.iter()));
+        self.graph.node.push(node(name, op, input, output, attributes));
         outputs
     }
 
@@ -119,7 +107,7 @@ impl Graph {
 
     /// Dimensions in another order.
     pub fn transpose(&mut self, x: &Edge, order: &[i64]) -> Edge {
-        self.node("Transpose", &[x], &[Attribute::Ints("perm", order)])
+        self.node("Transpose", &[x], &[("perm", Attribute::Ints(order))])
     }
 
     /// Names `edge` the graph's output and gives the file and the specs of inputs and output.
@@ -129,16 +117,7 @@ impl Graph {
         node.output.iter_mut().filter(|out| **out == edge.0).for_each(|out| *out = name.to_owned());
         let output = TensorSpec::batched(name, dtype, row);
         self.graph.output.push(value_info(&output));
-        let opset = OperatorSetIdProto { domain: String::new(), version: OPERATOR_SET };
-        let model = ModelProto {
-            ir_version: IR_VERSION,
-            opset_import: vec![opset],
-            producer_name: "rockpool-train".to_owned(),
-            producer_version: env!("CARGO_PKG_VERSION").to_owned(),
-            graph: Some(self.graph),
-            ..ModelProto::default()
-        };
-        Exported { onnx: model.encode_to_vec(), inputs: self.inputs, output }
+        Exported { onnx: model(self.graph).encode_to_vec(), inputs: self.inputs, output }
     }
 
     fn edge(&mut self, kind: &str) -> Edge {
@@ -158,28 +137,69 @@ pub struct Exported {
     pub output: TensorSpec,
 }
 
-fn attribute(attribute: &Attribute<'_>) -> AttributeProto {
-    let mut proto = AttributeProto::default();
-    let (name, kind) = match *attribute {
-        Attribute::Int(name, i) => {
-            proto.i = i;
-            (name, AttributeType::Int)
-        }
-        Attribute::Ints(name, ints) => {
-            proto.ints = ints.to_vec();
-            (name, AttributeType::Ints)
-        }
-        Attribute::Float(name, f) => {
-            proto.f = f;
-            (name, AttributeType::Float)
-        }
-    };
-    proto.name = name.to_owned();
-    proto.r#type = kind.into();
-    proto
+/// A graph as a file has it.
+pub(crate) fn model(graph: GraphProto) -> ModelProto {
+    ModelProto {
+        ir_version: IR_VERSION,
+        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPERATOR_SET }],
+        producer_name: "rockpool".to_owned(),
+        producer_version: env!("CARGO_PKG_VERSION").to_owned(),
+        graph: Some(graph),
+        ..ModelProto::default()
+    }
 }
 
-fn value_info(spec: &TensorSpec) -> ValueInfoProto {
+pub(crate) fn constant(name: &str, dtype: DType, dims: &[usize], raw_data: Vec<u8>) -> TensorProto {
+    let dim = |&dim: &usize| i64::try_from(dim).expect("a dimension in memory fits i64");
+    TensorProto {
+        name: name.to_owned(),
+        data_type: data_type(dtype).into(),
+        dims: dims.iter().map(dim).collect(),
+        raw_data,
+        ..TensorProto::default()
+    }
+}
+
+pub(crate) fn node(
+    name: String,
+    op: &str,
+    input: Vec<String>,
+    output: Vec<String>,
+    attributes: &[(&str, Attribute<'_>)],
+) -> NodeProto {
+    let attribute = attributes.iter().map(|(name, value)| attribute(name, *value)).collect();
+    NodeProto { name, op_type: op.to_owned(), input, output, attribute, ..NodeProto::default() }
+}
+
+fn attribute(name: &str, value: Attribute<'_>) -> AttributeProto {
+    let mut attribute = AttributeProto { name: name.to_owned(), ..AttributeProto::default() };
+    let kind = match value {
+        Attribute::Int(i) => {
+            attribute.i = i;
+            AttributeType::Int
+        }
+        Attribute::Ints(ints) => {
+            attribute.ints = ints.to_vec();
+            AttributeType::Ints
+        }
+        Attribute::Float(f) => {
+            attribute.f = f;
+            AttributeType::Float
+        }
+    };
+    attribute.r#type = kind.into();
+    attribute
+}
+
+fn data_type(dtype: DType) -> DataType {
+    match dtype {
+        DType::F32 => DataType::Float,
+        DType::I64 => DataType::Int64,
+    }
+}
+
+/// An input or output, of any number of rows where the spec says so.
+pub(crate) fn value_info(spec: &TensorSpec) -> ValueInfoProto {
     let dim = |&dim: &i64| {
         let value = match dim {
             -1 => dimension::Value::DimParam("batch".to_owned()),
@@ -187,12 +207,8 @@ fn value_info(spec: &TensorSpec) -> ValueInfoProto {
         };
         Dimension { value: Some(value), ..Dimension::default() }
     };
-    let elem_type = match spec.dtype {
-        DType::F32 => DataType::Float,
-        DType::I64 => DataType::Int64,
-    };
     let shape = Some(TensorShapeProto { dim: spec.dims.iter().map(dim).collect() });
-    let tensor = type_proto::Tensor { elem_type: elem_type.into(), shape };
+    let tensor = type_proto::Tensor { elem_type: data_type(spec.dtype).into(), shape };
     ValueInfoProto {
         name: spec.name.clone(),
         r#type: Some(TypeProto {
