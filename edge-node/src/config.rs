@@ -145,6 +145,8 @@ pub struct ServingConfig {
     pub threads: usize,
     /// Requests waiting for a model thread.
     pub queue_len_max: usize,
+    /// Longest wait for a model thread; then the fallback without a model serves.
+    pub queue_wait_max_ms: u64,
     /// Path of ONNX Runtime; empty: look for it.
     pub onnxruntime: PathBuf,
 }
@@ -193,6 +195,7 @@ impl Config {
             ("clients.deadline_ms", self.clients.deadline_ms),
             ("serving.candidates", self.serving.candidates as u64),
             ("serving.queue_len_max", self.serving.queue_len_max as u64),
+            ("serving.queue_wait_max_ms", self.serving.queue_wait_max_ms),
             ("store.heartbeat_ms", self.store.heartbeat_ms),
         ];
         for (name, value) in positive {

@@ -11,6 +11,7 @@ use proto::{AnswerId, ErrorReply, ItemId, ModelVersion, Revision};
 
 use super::Gateway;
 use crate::clock;
+use crate::config::ServingConfig;
 use crate::metrics::Metrics;
 use crate::workers::{Job, Times};
 
@@ -24,7 +25,7 @@ pub async fn recommend(
     // Admit: well formed, and within what the node can do at once.
     ask.check()?;
     let _admitted = gateway.admit()?;
-    let times = Deadlines::of(gateway, started, deadline);
+    let times = Deadlines::of(&gateway.serving, started, deadline);
 
     // View: wait, within a bound, for what the client must have seen; then read what this node knows.
     let fresh = catch_up(gateway, &ask, times.token).await;
@@ -35,6 +36,7 @@ pub async fn recommend(
     let Some(prepared) = gateway.bundle.load() else {
         return Ok(answer(gateway, None, &view, Decision::default(), fresh));
     };
+    let times = times.queued(Instant::now());
     let job = Arc::new(Job { prepared, view, ask, now_ms, times: times.models });
     let decision = decide(gateway, &job, times.answer).await;
 
@@ -54,19 +56,27 @@ struct Deadlines {
     token: Instant,
     models: Times,
     answer: Instant,
+    queue_wait_max: Duration,
 }
 
 impl Deadlines {
-    fn of(gateway: &Gateway, started: Instant, deadline: Instant) -> Self {
+    fn of(serving: &ServingConfig, started: Instant, deadline: Instant) -> Self {
         let whole = deadline.saturating_duration_since(started);
-        let serving = &gateway.serving;
         let at = |share: f64| started + whole.mul_f64(share);
         Self {
             token: at(serving.token_share),
             models: Times { retrieve: at(serving.retrieve_share), rank: at(serving.rank_share) },
             // A tenth of the deadline is kept for the fallback and the way back.
             answer: at(0.9),
+            queue_wait_max: Duration::from_millis(serving.queue_wait_max_ms),
         }
+    }
+
+    /// A queue for the model threads that lasts serves nobody (Nichols and Jacobson, "Controlling queue delay", 2012): whoever
+    /// has waited long enough gets what needs no model.
+    fn queued(self, now: Instant) -> Self {
+        let Times { retrieve, rank } = self.models;
+        Self { models: Times { retrieve: retrieve.min(now + self.queue_wait_max), rank }, ..self }
     }
 }
 
@@ -124,5 +134,26 @@ fn answer(
         revision: bundle.map_or(Revision(0), |b| b.manifest.revision),
         applied: view.applied,
         fresh,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn a_model_is_waited_for_within_the_deadlines_share_and_never_long() {
+        let serving = Config::load(None).unwrap().serving;
+        let (started, longest) = (Instant::now(), Duration::from_millis(serving.queue_wait_max_ms));
+        let at = |deadline: Duration, queued: Duration| {
+            Deadlines::of(&serving, started, started + deadline).queued(started + queued).models
+        };
+        let second = Duration::from_secs(1);
+        assert_eq!(at(second, Duration::ZERO).retrieve, started + longest);
+        // Waiting for a session token is no waiting for a thread.
+        assert_eq!(at(second, second / 4).retrieve, started + second / 4 + longest);
+        assert_eq!(at(longest, Duration::ZERO).retrieve, started + longest.mul_f64(serving.retrieve_share));
+        assert_eq!(at(second, Duration::ZERO).rank, started + second.mul_f64(serving.rank_share));
     }
 }
