@@ -13,7 +13,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let app_key = std::fs::read_to_string(arg("the app key's file")?)?.trim().to_owned();
     let name = "edge.pop-a.rockpool.internal".to_owned();
 
-    let client = Client::connect(Config::new(nodes, name, trust, app_key)).await?;
+    let mut config = Config::new(nodes, name, trust, app_key);
+    // Events wait here until a PoP holds them, though the app is killed.
+    config.queue_dir = Some(std::env::temp_dir().join("quickstart-events"));
+    let client = Client::connect(config).await?;
     let (visitor, slot) = (VisitorId::User(UserId::new("42")?), SlotId::new("home")?);
 
     let answer = client.recommend(SlotRequest::new(visitor.clone(), slot.clone()).count(5)).await?;

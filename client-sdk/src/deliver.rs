@@ -88,7 +88,7 @@ impl Inner {
 
     async fn send(&self, address: &Address, batch: &[Queued]) -> Result<Tracked, AskError> {
         let trace = new_trace();
-        let span = tracing::debug_span!("track", %trace, node = %address, events = batch.len());
+        let span = tracing::debug_span!("track", trace_id = %trace, node = %address, events = batch.len());
         let exchange = async {
             let connection = self.connect(address).await?;
             let events = batch.iter().map(|queued| queued.event.clone()).collect();

@@ -32,7 +32,7 @@ impl Inner {
     pub(crate) async fn recommend(&self, request: SlotRequest) -> Result<Answer, SdkError> {
         request.recommend.check().map_err(|reply| SdkError::Refused { node: None, reply })?;
         let trace = new_trace();
-        let span = tracing::debug_span!("recommend", %trace, slot = %request.recommend.slot);
+        let span = tracing::debug_span!("recommend", trace_id = %trace, slot = %request.recommend.slot);
         let result = tokio::select! {
             // An answer that is there is given, though the client closes.
             biased;

@@ -1,7 +1,7 @@
 //! The people's door: the control API, HTTP and JSON with an admin token. What it speaks is in `openapi.json`, which is
 //! served, and which a test holds against [`routes`].
 //!
-//! A request: request id and span → a place among those in flight → the token (for `/v1`) → its time limit → its handler.
+//! A request: request id and span → a place among those in flight → the token (for `/v1` and `/metrics`) → its time limit → its handler.
 
 mod artifacts;
 mod audit;
@@ -48,6 +48,7 @@ pub struct Api {
     health: Health,
     token: Arc<Token>,
     guard: guard::Guard,
+    all_metrics: prometheus::Registry,
     uploads: artifacts::Uploads,
     changes: bundles::Changes,
     limits: Limits,
@@ -70,6 +71,7 @@ impl Api {
         registry: Registry,
         health: Health,
         metrics: ApiMetrics,
+        all_metrics: prometheus::Registry,
     ) -> Self {
         let limits = Limits {
             body_bytes_max: config.body_bytes_max,
@@ -82,6 +84,7 @@ impl Api {
             health,
             token: Arc::new(token),
             guard: guard::Guard::new(metrics, config.in_flight_max),
+            all_metrics,
             uploads: artifacts::Uploads(Arc::new(Semaphore::new(config.uploads_max))),
             changes: bundles::Changes(TaskTracker::new()),
             limits,
@@ -123,6 +126,7 @@ fn routes() -> Vec<(&'static str, Class, MethodRouter<Api>)> {
         ("/healthz", Class::Open, get(|| async { "ok\n" })),
         ("/readyz", Class::Open, get(readyz)),
         ("/openapi.json", Class::Open, get(openapi)),
+        ("/metrics", Class::Short, get(service::admin::metrics)),
         ("/v1/pops", Class::Short, get(pops::list)),
         ("/v1/pops/{pop}", Class::Short, get(pops::one)),
         ("/v1/events", Class::Short, get(events::recent)),

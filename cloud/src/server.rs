@@ -88,8 +88,15 @@ impl Server {
 
         let door = UplinkDoor::new(&config.uplink, storage.clone(), registry.clone(), uplink_metrics);
         let token = api::token(token, &config.api.token)?;
-        let api =
-            Api::new(&config.api, token, storage.clone(), registry.clone(), health.clone(), api_metrics);
+        let api = Api::new(
+            &config.api,
+            token,
+            storage.clone(),
+            registry.clone(),
+            health.clone(),
+            api_metrics,
+            metrics.clone(),
+        );
         let admin = service::admin::router(metrics, readiness(&health));
 
         let mut tasks = JoinSet::new();

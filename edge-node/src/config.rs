@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use edge_uplink::UplinkConfig;
+use proto::codec::FrameKind;
+use proto::limits::APPEND_EVENTS_MAX;
 use proto::{NodeId, PopId};
 use serde::Deserialize;
 use service::settings::TlsConfig;
@@ -12,6 +14,9 @@ use service::telemetry::LogConfig;
 
 /// The commented defaults.
 pub const DEFAULTS: &str = include_str!("../edge-node.default.toml");
+
+/// Largest batch of events; a frame of the uplink holds it with room to spare.
+const BATCH_BYTES_MAX: usize = FrameKind::UplinkRequest.body_bytes_max() / 2;
 
 /// All settings.
 #[derive(Debug, Clone, Deserialize)]
@@ -197,10 +202,20 @@ impl Config {
             ("serving.queue_len_max", self.serving.queue_len_max as u64),
             ("serving.queue_wait_max_ms", self.serving.queue_wait_max_ms),
             ("store.heartbeat_ms", self.store.heartbeat_ms),
+            ("uplink.batch_len_max", self.uplink.batch_len_max as u64),
+            ("uplink.batch_bytes_max", self.uplink.batch_bytes_max as u64),
+            ("uplink.timeout_ms", self.uplink.timeout_ms),
+            ("uplink.report_every_ms", self.uplink.report_every_ms),
         ];
         for (name, value) in positive {
             anyhow::ensure!(value > 0, "{name} must be at least 1");
         }
+        let (batch, bytes) = (self.uplink.batch_len_max, self.uplink.batch_bytes_max);
+        anyhow::ensure!(
+            batch <= APPEND_EVENTS_MAX && bytes <= BATCH_BYTES_MAX,
+            "uplink: batch_len_max ({batch}) is at most {APPEND_EVENTS_MAX}, batch_bytes_max ({bytes}) at most \
+             {BATCH_BYTES_MAX}: the cloud takes no more"
+        );
         let (heartbeat, least) = (self.store.heartbeat_ms, self.store.election_min_ms);
         anyhow::ensure!(
             least >= 2 * heartbeat && self.store.election_max_ms > least,
@@ -226,6 +241,18 @@ mod tests {
         let config = Config::load(None).unwrap();
         assert_eq!(config.node.id, NodeId(1));
         assert!(config.tls.key.starts_with(&config.dir));
+    }
+
+    #[test]
+    fn a_batch_that_the_cloud_would_not_take_is_named() {
+        for change in [
+            |c: &mut Config| c.uplink.batch_len_max = 0,
+            |c: &mut Config| c.uplink.batch_bytes_max = 64 << 20,
+        ] {
+            let mut config = Config::load(None).unwrap();
+            change(&mut config);
+            assert!(config.check().unwrap_err().to_string().contains("uplink"));
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use proto::client::{Ask, ClientReply, ClientRequest, OpenSession, SessionOpened, Track, Tracked};
 use proto::command::{Command, Effect};
+use proto::limits::EVENT_FUTURE_MS_MAX;
 use proto::{Code, Digest, ErrorReply, SessionToken};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -153,8 +154,11 @@ impl Gateway {
         };
         let span = tracing::debug_span!("request", trace_id = %request.trace);
         let reply = self.answer(request).instrument(span).await;
-        if stream.send(&reply).await.is_ok() {
-            stream.finish();
+        // Whoever does not take the reply does not keep its memory.
+        match tokio::time::timeout(READ_WITHIN, stream.send(&reply)).await {
+            Ok(Ok(())) => stream.finish(),
+            Ok(Err(_)) => {}
+            Err(_) => stream.reset(Code::DeadlineExceeded),
         }
     }
 
@@ -187,9 +191,15 @@ impl Gateway {
         })
     }
 
-    async fn track(&self, track: Track, deadline: Instant) -> Result<Tracked, ErrorReply> {
+    async fn track(&self, mut track: Track, deadline: Instant) -> Result<Tracked, ErrorReply> {
         let _admitted = self.admit()?;
         let received_at_ms = clock::now_ms();
+        // One of the two clocks is wrong, and an app cannot know which: what happened is worth more than when.
+        for event in &mut track.events {
+            if event.at_ms > received_at_ms.saturating_add(EVENT_FUTURE_MS_MAX) {
+                event.at_ms = received_at_ms;
+            }
+        }
         track.check(received_at_ms)?;
         for event in &track.events {
             tracing::debug!(event_id = %event.id, trace_id = %event.trace, kind = event.kind.name(), "track");

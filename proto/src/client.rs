@@ -143,7 +143,7 @@ pub enum Reason {
 pub struct Ranked {
     /// Which.
     pub item: ItemId,
-    /// Where the answer is [`ServedBy::Ranked`], the probability of a click; else a score that only orders.
+    /// From 0 to 1, relative to the other candidates of this answer: it orders, and is no probability.
     pub score: f32,
     /// Why.
     pub reason: Reason,

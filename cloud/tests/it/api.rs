@@ -88,6 +88,9 @@ async fn bundles_are_published_shown_rolled_back_and_audited() {
     let line = "rockpool_cloud_api_requests_total{method=\"POST\",route=\"/v1/bundles\",status=\"200\"} 2";
     assert!(metrics.contains(line), "{metrics}");
     assert!(metrics.contains("rockpool_cloud_revision 3"), "{metrics}");
+    // The control API has the same, for whoever has the token.
+    let over_api = cloud.get("/metrics").await.text().await.unwrap();
+    assert!(over_api.contains("rockpool_cloud_revision 3"), "{over_api}");
     cloud.stop().await;
 }
 

@@ -27,7 +27,8 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) ->
     axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
 }
 
-async fn metrics(State(registry): State<Registry>) -> impl IntoResponse {
+/// All metrics, as Prometheus reads them.
+pub async fn metrics(State(registry): State<Registry>) -> impl IntoResponse {
     let mut text = Vec::new();
     match TextEncoder::new().encode(&registry.gather(), &mut text) {
         Ok(()) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),

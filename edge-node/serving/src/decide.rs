@@ -237,3 +237,6 @@ impl Marks {
         self.marks[place as usize] == self.present
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -114,16 +114,21 @@ impl Snapshots {
         self.adopt(&tmp, meta)
     }
 
-    /// Puts a finished snapshot under its name, durably, and removes the others.
+    /// Puts a finished snapshot under its name, durably, and removes the older ones. Where a newer one has come meanwhile,
+    /// from a peer, that one stays instead.
     pub fn adopt(&self, tmp: &Path, meta: SnapshotMeta) -> Result<Saved, StoreError> {
         let path = self.path(&meta);
         durable::adopt(tmp, &path)?;
         let saved = Saved { meta, file: SnapshotFile::open(&path)? };
+        let mut names = Vec::new();
         for entry in fs::read_dir(&self.dir).map_err(|e| StoreError::io("list", &self.dir, e))? {
-            let other = entry.map_err(|e| StoreError::io("list", &self.dir, e))?.path();
-            if other != path && other.extension().is_some_and(|extension| extension == SUFFIX) {
-                durable::remove_file(&other)?;
-            }
+            let name = entry.map_err(|e| StoreError::io("list", &self.dir, e))?.path();
+            names.extend(Some(name).filter(|name| name.extension().is_some_and(|ending| ending == SUFFIX)));
+        }
+        // Names carry the index with leading zeros: the newest is the last.
+        let newest = names.iter().max().cloned();
+        for name in names.iter().filter(|name| Some(*name) != newest.as_ref()) {
+            durable::remove_file(name)?;
         }
         Ok(saved)
     }

@@ -61,6 +61,9 @@ pub enum Divergence {
 pub struct Batcher {
     /// The last offset that the cloud is known to hold.
     cloud: Option<Offset>,
+    /// The cloud has taken a batch since it was last asked: it holds this PoP's events, and not those of one that lost its
+    /// data or has the same name.
+    verified: bool,
     /// The last offset that was written back through Raft by us.
     written_back: Offset,
 }
@@ -75,22 +78,35 @@ impl Batcher {
         if cloud > outbox.last {
             return Step::Diverged(Divergence::PopLost { cloud, last: outbox.last });
         }
+        if !self.verified && cloud > outbox.acknowledged {
+            // The PoP's own state does not say that the cloud holds so much. The last of it goes again: the cloud refuses it if
+            // it holds another event there.
+            return Step::Send { after: Offset(cloud.0 - 1) };
+        }
         if cloud < outbox.last { Step::Send { after: cloud } } else { Step::Wait }
     }
 
-    /// The cloud said what it holds.
+    /// The cloud said, asked for its position, what it holds.
+    pub fn stands_at(&mut self, upto: Offset) {
+        self.cloud = Some(upto);
+    }
+
+    /// The cloud took a batch, and said what it holds.
     pub fn acknowledged(&mut self, upto: Offset) {
         self.cloud = Some(upto);
+        self.verified = true;
     }
 
     /// Something failed: what the cloud holds is not known any more.
     pub fn forget(&mut self) {
         self.cloud = None;
+        self.verified = false;
     }
 
     /// The offset to write back through Raft, if the state machine does not know it yet.
     pub fn write_back(&self, outbox: Outbox) -> Option<Offset> {
         self.cloud
+            .filter(|_| self.verified)
             .filter(|cloud| *cloud > outbox.acknowledged.max(self.written_back) && *cloud <= outbox.last)
     }
 
@@ -114,6 +130,8 @@ mod tests {
     fn asks_first_then_sends_then_waits() {
         let mut batcher = Batcher::default();
         assert_eq!(batcher.next(outbox(0, 5)), Step::AskPosition);
+        batcher.stands_at(Offset(1));
+        assert_eq!(batcher.next(outbox(0, 5)), Step::Send { after: Offset(0) }, "what it says is checked");
         batcher.acknowledged(Offset(2));
         assert_eq!(batcher.next(outbox(0, 5)), Step::Send { after: Offset(2) });
         assert_eq!(batcher.write_back(outbox(0, 5)), Some(Offset(2)));
@@ -123,6 +141,25 @@ mod tests {
         assert_eq!(batcher.next(outbox(2, 5)), Step::Wait);
         batcher.forget();
         assert_eq!(batcher.next(outbox(5, 5)), Step::AskPosition);
+    }
+
+    /// A PoP that lost its data, and has given out as many offsets since as the cloud holds of the one before.
+    #[test]
+    fn a_position_is_not_believed_before_the_cloud_has_taken_the_event_there() {
+        let mut batcher = Batcher::default();
+        batcher.stands_at(Offset(100));
+        assert!(matches!(batcher.next(outbox(0, 3)), Step::Diverged(Divergence::PopLost { .. })));
+        for last in [100, 120] {
+            assert_eq!(batcher.next(outbox(0, last)), Step::Send { after: Offset(99) });
+            assert_eq!(
+                batcher.write_back(outbox(0, last)),
+                None,
+                "or events that were never sent are forgotten"
+            );
+        }
+        // The PoP's own state says that the cloud holds so much.
+        assert_eq!(batcher.next(outbox(100, 120)), Step::Send { after: Offset(100) });
+        assert_eq!(batcher.next(outbox(100, 100)), Step::Wait);
     }
 
     #[test]
@@ -149,10 +186,12 @@ mod tests {
                         batcher.wrote_back(upto);
                     },
                     lost => match batcher.next(local) {
-                        Step::AskPosition => batcher.acknowledged(Offset(cloud.len() as u64)),
+                        Step::AskPosition => batcher.stands_at(Offset(cloud.len() as u64)),
                         Step::Send { after } => {
-                            prop_assert_eq!(after.0, cloud.len() as u64);
-                            cloud.extend((after.0 + 1..=local.last.0).take(count as usize));
+                            let held = cloud.len() as u64;
+                            prop_assert!(after.0 == held || after.0 + 1 == held);
+                            let batch = (after.0 + 1..=local.last.0).take(count as usize);
+                            cloud.extend(batch.filter(|offset| *offset > held));
                             if lost == 4 { batcher.forget() } else { batcher.acknowledged(Offset(cloud.len() as u64)) }
                         }
                         Step::Wait => prop_assert_eq!(cloud.len() as u64, local.last.0),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use proto::uplink::{UplinkReply, UplinkRequest};
-use proto::{ErrorReply, Event, Offset};
+use proto::{Code, ErrorReply, Event, Offset};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -85,21 +85,33 @@ impl Tail {
         match self.batcher.next(outbox) {
             Step::AskPosition => {
                 let upto = position(link.ask(&UplinkRequest::Position).await?)?;
-                self.batcher.acknowledged(upto);
+                self.batcher.stands_at(upto);
                 tracing::info!(%upto, "the cloud says where this PoP stands");
             }
-            Step::Send { after } => self.send(after, commits, link).await?,
+            Step::Send { after } => match self.send(after, commits, link).await {
+                // The cloud holds other events at these offsets: another PoP's, or this one's before it lost its data.
+                Err(StepError::Pull(error)) if error.code() == Code::Conflict => {
+                    self.diverged(&error, link).await;
+                    return Ok(());
+                }
+                sent => sent?,
+            },
             Step::Wait => self.wait(outbox, commits, link).await?,
             Step::Diverged(divergence) => {
-                link.metrics().diverged.set(1);
-                tracing::error!(%divergence, "the uplink stops");
-                tokio::time::sleep(Duration::from_millis(link.config().backoff_max_ms)).await;
-                self.batcher.forget();
+                self.diverged(&divergence, link).await;
                 return Ok(());
             }
         }
         link.metrics().diverged.set(0);
         Ok(())
+    }
+
+    /// Looks again after a while: a person may have put it right.
+    async fn diverged(&mut self, why: &(dyn std::error::Error + Sync), link: &CloudLink) {
+        link.metrics().diverged.set(1);
+        tracing::error!(%why, "cloud and PoP contradict each other: the uplink stops");
+        tokio::time::sleep(Duration::from_millis(link.config().backoff_max_ms)).await;
+        self.batcher.forget();
     }
 
     async fn send(

@@ -12,6 +12,7 @@ use clap::Args;
 use client_sdk::{Client, EventKind, UserId, VisitorId};
 use dataset::{Dataset, ReadOptions};
 use proto::NodeId;
+use proto::bundle::ArtifactKind;
 use proto::control::PopView;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -21,7 +22,7 @@ use crate::load::{self, Measured, Plan};
 use crate::local::{Deployment, Options, Overrides};
 use crate::publish;
 use crate::table::{ms, thousands};
-use report::Report;
+use report::{Model, Report};
 
 /// How long nodes may take until they serve: on a busy machine, models are opened in every process.
 const READY_WITHIN: Duration = Duration::from_secs(120);
@@ -94,6 +95,7 @@ async fn in_dir(
     let options = Options { dir, nodes: command.nodes, overrides: Overrides::default() };
     let mut deployment = Deployment::start(options).await?;
     let artifacts = publish::artifacts(&data, &command.models)?;
+    let models = models_of(&artifacts)?;
     let bundle = publish::publish(&deployment.control()?, artifacts, "rockpool up").await?;
     say(&format!("published bundle {}: {} items, 2 models", bundle.revision, data.items.len()));
     deployment.until_ready(READY_WITHIN).await?;
@@ -102,6 +104,7 @@ async fn in_dir(
     let counted_before = deployment.control()?.event_counts().await?.total;
     let clients = connect(&deployment, command.clients).await?;
     let mut report = Report::new(began, command.length.is_none());
+    report.models = models;
     report.answers = demo::show(&deployment, &clients[0], &data).await?;
     let visitors = replay(&clients, &data).await?;
     let length = command.length;
@@ -114,6 +117,14 @@ async fn in_dir(
     }
     deployment.stop().await?;
     Ok(report.good())
+}
+
+/// The models that are published, by their cards.
+fn models_of(artifacts: &[(ArtifactKind, Vec<u8>)]) -> anyhow::Result<Vec<Model>> {
+    let cards = artifacts
+        .iter()
+        .filter(|(kind, _)| matches!(kind, ArtifactKind::RetrievalCard | ArtifactKind::RankerCard));
+    cards.map(|(_, card)| serde_json::from_slice(card).context("a model's card is wrong")).collect()
 }
 
 /// Clients over all nodes; each keeps to its own and knows the others.

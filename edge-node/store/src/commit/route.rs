@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, RaftError};
 use proto::Code;
 use proto::command::{Command, Effect};
@@ -22,6 +23,9 @@ use crate::types::{Batch, Raft};
 const RETRY_PAUSE: Duration = Duration::from_millis(25);
 /// How long notes alone are tried.
 const NOTES_WITHIN: Duration = Duration::from_secs(2);
+/// Entries that a leader takes beyond what is applied. One without a majority commits nothing, and purges nothing: without an
+/// end its log would grow until the disk is full.
+const UNAPPLIED_LEN_MAX: u64 = 512;
 
 /// Knows the way to the leader.
 #[derive(Debug, Clone)]
@@ -104,6 +108,9 @@ impl Router {
     }
 
     async fn write(&self, group: &Group, deadline: Instant) -> Outcome {
+        if self.unapplied_len() > UNAPPLIED_LEN_MAX {
+            return Outcome::NotWritten;
+        }
         let len = group.len();
         let batch = Batch::of(&group.commands().collect::<Vec<_>>());
         match timeout_at(deadline, self.raft.client_write(batch)).await {
@@ -116,6 +123,14 @@ impl Router {
             Ok(Err(RaftError::APIError(_))) => Outcome::Unknown("the leader changed"),
             Ok(Err(RaftError::Fatal(fatal))) => Outcome::Closed(fatal.to_string()),
         }
+    }
+
+    /// Entries that this leader's log holds beyond what was applied.
+    fn unapplied_len(&self) -> u64 {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let applied = metrics.last_applied.map_or(0, |id| id.index);
+        metrics.last_log_index.unwrap_or(0).saturating_sub(applied)
     }
 
     async fn forward(

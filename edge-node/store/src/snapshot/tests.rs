@@ -61,6 +61,19 @@ fn what_was_written_is_read() {
     assert_eq!(read(&newest.file).unwrap(), records());
 }
 
+/// The node's own, begun before a peer's newer one was installed: the log may be purged up to the newer one already.
+#[test]
+fn an_older_one_that_is_finished_late_does_not_take_a_newer_ones_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let (snapshots, _) = Snapshots::open(dir.path()).unwrap();
+    write(&snapshots, 200);
+    let late = write(&snapshots, 100);
+    assert_eq!((late.index(), read(&late.file).unwrap()), (100, records()));
+    assert_eq!(files(dir.path()).len(), 1);
+    let (_, newest) = Snapshots::open(dir.path()).unwrap();
+    assert_eq!(newest.map(|saved| saved.index()), Some(200));
+}
+
 #[test]
 fn any_flipped_bit_and_any_cut_is_refused() {
     let dir = tempfile::tempdir().unwrap();

@@ -147,8 +147,9 @@ impl Worker {
         self.parts.metrics.outbox_len.set(heads.offsets.len().try_into().unwrap_or(i64::MAX));
         self.parts.metrics.applied_index.set(applied.index.try_into().unwrap_or(i64::MAX));
         let len = self.parts.hot.publish(writes, heads);
-        self.parts.waiters.applied(applied.index);
         self.parts.changed.send_replace(applied);
+        // Last: whoever is woken finds all of it.
+        self.parts.waiters.applied(applied.index);
         len
     }
 

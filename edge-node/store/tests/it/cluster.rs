@@ -296,6 +296,29 @@ async fn a_full_queue_refuses_at_once() {
     assert!(pop.nodes[&leader].counter("notes_dropped_total") >= 1.0);
 }
 
+/// Nothing that it takes commits, and nothing is purged: its log must not grow with every client that tries again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_without_a_majority_does_not_fill_its_disk() {
+    let pop = Pop::start(3, |config| {
+        config.groups_in_flight_max = 64;
+        config.group_commit_len_max = 1;
+    })
+    .await;
+    let leader = pop.leader().await;
+    pop.isolate(leader);
+    let store = pop.store(leader);
+    let track = |id| {
+        let (store, until) = (store.clone(), Instant::now() + Duration::from_millis(20));
+        async move { store.propose(Command::Track { events: vec![event(id, 1)], received_at_ms: 1 }, until).await }
+    };
+    for round in 0..40 {
+        let results = futures::future::join_all((0..50).map(|n| track(round * 50 + n))).await;
+        assert!(results.iter().all(Result::is_err));
+    }
+    let waiting = store.status().last_log - store.status().applied;
+    assert!(waiting < 512 + 64, "{waiting} entries");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_too_large_or_too_much_is_refused_before_raft() {
     let pop = Pop::start(1, |config| config.outbox_len_max = 10).await;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use inference::testing::{self, graph::Graph};
-use inference::{DType, Engine, EngineKind, ModelError, ModelSpec, Ranker, Retrieval, Values};
+use inference::{DType, Engine, EngineKind, ModelError, ModelSpec, Ranker, Retrieval, Schema, Values};
 
 use crate::support::{Seeded, assert_close, engines, retrieval_spec};
 
@@ -35,7 +35,7 @@ fn both_engines_agree_on_ranking_at_any_batch() {
     let model = testing::ranker(&catalog, 3);
     let spec = Ranker::spec(&model.card);
     let (fields, dense) = (spec.inputs[0].row_len(), spec.inputs[1].row_len());
-    let table = inference::Schema::new(&testing::feature_spec(), 30).table_len;
+    let table = Schema::new(&testing::feature_spec(), 30).table_len;
     let mut seeded = Seeded(2);
     for batch in [1, 20, 21, 199, 200, 201, 450] {
         let ids: Vec<i64> = (0..batch * fields).map(|_| seeded.below(table) as i64).collect();
@@ -167,5 +167,41 @@ fn an_engine_says_what_it_is() {
         // 11 rows of 4, and 4 columns of 10.
         assert_eq!(session.cost().parameters, 44 + 40);
         assert!(session.cost().work >= 40);
+    }
+}
+
+/// The files that are served: what one engine says, the other says.
+#[test]
+fn both_engines_agree_on_the_committed_models() {
+    let read = |name: &str| std::fs::read(Path::new("../onnx").join(name)).unwrap();
+    let mut seeded = Seeded(3);
+
+    let (onnx, card) = (read("retrieval.onnx"), read("retrieval.card.json"));
+    let models: Vec<_> = engines().iter().map(|e| Retrieval::load(e, &onnx, &card).unwrap()).collect();
+    for len in [1, 2, 7, 49, 50, 51, 200] {
+        let history: Vec<u32> = (0..len).map(|_| seeded.below(models[0].items()) as u32).collect();
+        let scores = |model: &Retrieval| {
+            let mut scores = Vec::new();
+            model.scores(&history, &mut scores).unwrap();
+            scores
+        };
+        models[1..].iter().for_each(|model| assert_close(&scores(model), &scores(&models[0])));
+    }
+
+    let (onnx, card) = (read("ranker.onnx"), read("ranker.card.json"));
+    let models: Vec<_> = engines().iter().map(|e| Ranker::load(e, &onnx, &card).unwrap()).collect();
+    let card = models[0].card();
+    let table = Schema::new(&card.ranker.as_ref().unwrap().features, card.items.len()).table_len;
+    let (fields, dense) = (card.inputs[0].row_len(), card.inputs[1].row_len());
+    for rows in [1, 3, 200] {
+        let ids: Vec<i64> = (0..rows * fields).map(|_| seeded.below(table) as i64).collect();
+        let numbers: Vec<f32> = (0..rows * dense).map(|_| seeded.float()).collect();
+        let likes = |model: &Ranker| {
+            let mut likes = Vec::new();
+            model.session().run(&[Values::I64(&ids), Values::F32(&numbers)], &mut likes).unwrap();
+            likes
+        };
+        assert_eq!(likes(&models[0]).len(), rows);
+        models[1..].iter().for_each(|model| assert_close(&likes(model), &likes(&models[0])));
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use toml::Table;
+use toml::{Table, Value};
 
 use super::root;
 
@@ -55,9 +55,12 @@ fn manifest(folder: &str) -> Table {
     std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).parse().unwrap()
 }
 
+/// What is shipped depends on these; tests may use more.
 fn dependencies(manifest: &Table) -> Vec<String> {
-    let table = manifest.get("dependencies").and_then(|value| value.as_table());
-    table.into_iter().flat_map(|table| table.keys().cloned()).collect()
+    let targets = manifest.get("target").and_then(Value::as_table).into_iter().flatten();
+    let places = targets.filter_map(|(_, target)| target.as_table()).chain([manifest]);
+    let tables = places.flat_map(|place| ["dependencies", "build-dependencies"].map(|name| place.get(name)));
+    tables.flatten().filter_map(Value::as_table).flat_map(|table| table.keys().cloned()).collect()
 }
 
 #[test]

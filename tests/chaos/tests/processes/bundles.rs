@@ -6,9 +6,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use client_sdk::{EventKind, SlotRequest};
 use inference::Signer;
 use inference::testing::SignedBundle;
 use proto::bundle::{ArtifactKind, SignedManifest};
+use proto::client::ServedBy;
 use proto::uplink::{UplinkReply, UplinkRequest};
 use proto::{Code, Digest, ErrorReply, NodeId, Offset, Revision, codec};
 use rockpool::local::{Deployment, Overrides};
@@ -18,7 +20,7 @@ use transport::pki::{Credentials, Trust};
 use transport::quic::{QuicListener, Settings};
 use transport::{Door, Link, Listener, Stream};
 
-use crate::support::{Pop, READY, tiny_bundle};
+use crate::support::{Pop, READY, tiny_bundle, visitors};
 
 /// What the lying cloud hands out.
 #[derive(Clone, Default)]
@@ -136,10 +138,17 @@ async fn hostile_bundles_are_refused_and_the_old_one_serves() {
     cloud.publish(honest(&tiny_bundle(&signer, 1)));
     pop.deployment.until_ready(READY).await.unwrap();
 
+    let (client, visitor) = (pop.client().await, visitors(1).remove(0));
+    let kind = EventKind::Rating { item: "i1".parse().unwrap(), stars: 5.0 };
+    client.track(&visitor, kind).await.unwrap();
+    client.flush(READY).await.unwrap();
     for (number, (name, published)) in (2..).zip(lies(&signer)) {
         assert_eq!(published.revision, number, "{name}");
         cloud.publish(published);
         refused(&pop.deployment, name, number).await;
+        let answer =
+            client.recommend(SlotRequest::new(visitor.clone(), "home".parse().unwrap())).await.unwrap();
+        assert_eq!((answer.served_by, answer.revision), (ServedBy::Ranked, Revision(1)), "{name}");
     }
     let good = 100;
     cloud.publish(honest(&tiny_bundle(&signer, good)));
@@ -176,7 +185,10 @@ fn lies(signer: &Signer) -> Vec<(&'static str, Published)> {
     other.push(0);
     let wanted = with_file(signer, corrupt.revision, ArtifactKind::RetrievalModel, other);
     corrupt.signed = wanted.signed;
-    corrupt.files.extend(wanted.files.into_iter().map(|(digest, bytes)| (digest, bytes[1..].to_vec())));
+    corrupt.files.extend(wanted.files.into_iter().map(|(digest, mut bytes)| {
+        bytes[0] ^= 1;
+        (digest, bytes)
+    }));
     lies.push(("corrupt", corrupt));
 
     let mut oversized = tiny_bundle(signer, next()).manifest;

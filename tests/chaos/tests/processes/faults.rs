@@ -18,10 +18,11 @@ async fn leader_killed_under_load_loses_nothing() {
     let loading = load::run(&plan, &clients, &visitors);
     let deployment = &mut pop.deployment;
     let killing = async {
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        // Each click brings six events: a third of the load is over, then two thirds.
+        events_arrive(deployment, 900).await?;
         let leader = deployment.leader().await?;
         deployment.kill_node(leader).await?;
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        events_arrive(deployment, 1_800).await?;
         deployment.start_node(leader)?;
         Ok(leader)
     };
@@ -109,6 +110,17 @@ async fn a_write_is_read_on_every_node_and_its_trace_reaches_the_cloud() {
     let by_trace: Vec<Row> =
         control.get(&format!("/v1/events?trace={}&limit=10", rows[0].trace)).await.unwrap();
     assert_eq!(by_trace.len(), 1, "the trace finds the event");
+}
+
+/// Waits until the cloud has counted so many events.
+async fn events_arrive(deployment: &Deployment, count: u64) -> anyhow::Result<()> {
+    deployment
+        .until("events arrive", READY, async |this: &Deployment| {
+            let total = this.control()?.event_counts().await?.total;
+            anyhow::ensure!(total >= count, "{total} of {count}");
+            Ok(())
+        })
+        .await
 }
 
 fn ask(visitor: &VisitorId) -> SlotRequest {

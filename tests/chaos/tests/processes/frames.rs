@@ -14,7 +14,7 @@ use crate::support::{Pop, light, visitors};
 
 const ROUNDS: u32 = 300;
 /// What the node may grow by: buffers of connections that are being closed.
-const GROWTH_KIB_MAX: u64 = 64 * 1024;
+const GROWTH_KIB_MAX: u64 = 16 * 1024;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_frames_cost_nothing() {

@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "tests, and what helps them")]
 
 mod bundles;
+mod doors;
 mod faults;
 mod frames;
 mod members;
 mod support;
+mod up;

@@ -17,6 +17,11 @@ pub const ITEMS: usize = 400;
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
+/// Deployments are for 2 cores and more: one at a time.
+pub async fn turn() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().await
+}
+
 /// A deployment that serves, in a folder that goes with it.
 pub struct Pop {
     pub deployment: Deployment,
@@ -39,7 +44,7 @@ impl Pop {
     }
 
     pub async fn start(nodes: u64, overrides: Overrides) -> Self {
-        let turn = ONE_AT_A_TIME.lock().await;
+        let turn = turn().await;
         let folder = tempfile::tempdir().unwrap();
         let options = Options { dir: folder.path().to_owned(), nodes, overrides };
         let deployment = Deployment::start(options).await.unwrap();

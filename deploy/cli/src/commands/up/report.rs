@@ -2,7 +2,7 @@
 
 use proto::NodeId;
 use proto::control::PopView;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::demo::ShownAnswer;
@@ -21,6 +21,7 @@ pub struct Report {
     pub dead_letters: u64,
     pub killed: Option<NodeId>,
     pub pops: Vec<PopView>,
+    pub models: Vec<Model>,
 }
 
 /// As JSON has it.
@@ -37,17 +38,22 @@ pub struct Json {
     events_in_cloud: u64,
     killed_node: Option<u64>,
     served_by: Vec<(String, u64)>,
-    models: Models,
+    models: Vec<Model>,
     revision: u64,
     nodes: Vec<Node>,
     answers: Vec<ShownAnswer>,
     seconds: f64,
 }
 
-#[derive(Debug, Serialize)]
-struct Models {
-    retrieval: Option<String>,
-    ranker: Option<String>,
+/// A model that nodes serve with, by the head of its card.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Model {
+    /// `retrieval` or `ranker`.
+    pub kind: String,
+    /// What it is.
+    pub name: String,
+    /// Which one.
+    pub version: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -74,6 +80,7 @@ impl Report {
             dead_letters: 0,
             killed: None,
             pops: Vec::new(),
+            models: Vec::new(),
         }
     }
 
@@ -138,10 +145,7 @@ impl Report {
             events_in_cloud: self.in_cloud,
             killed_node: self.killed.map(|node| node.0),
             served_by: self.measured.served_by.clone(),
-            models: Models {
-                retrieval: nodes().find_map(|node| node.report.retrieval.clone()),
-                ranker: nodes().find_map(|node| node.report.ranker.clone()),
-            },
+            models: self.models.clone(),
             revision: nodes().map(|node| node.report.revision.0).max().unwrap_or(0),
             nodes: nodes().map(node).collect(),
             answers: self.answers.clone(),
