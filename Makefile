@@ -27,9 +27,11 @@ evaluate: data bins ## Train on published splits and measure the models (takes a
 fmt: ## Format the code
 	cargo fmt --all
 
-lint: ## Check format and lints
+lint: ## Check format, lints and, where cargo-deny is installed, dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	@if command -v cargo-deny >/dev/null; then cargo deny check $(DENY); \
+	else echo "dependencies were not checked: cargo install cargo-deny --locked"; fi
 
 fuzz: ## Fuzz the decoders for SECONDS (60) each
 	cd proto/fuzz && ./run.sh $(or $(SECONDS),60)

@@ -183,12 +183,19 @@ impl Gateway {
             Ask::Session(open) => ("session", self.session(&open)),
             Ask::Ping => ("ping", Ok(ClientReply::Pong)),
         };
-        self.metrics.request_seconds.with_label_values(&[ask]).observe(started.elapsed().as_secs_f64());
+        let took = started.elapsed();
+        self.metrics.request_seconds.with_label_values(&[ask]).observe(took.as_secs_f64());
         self.count(ask, &reply);
-        reply.unwrap_or_else(|error| {
-            tracing::debug!(ask, %error, "refused");
-            ClientReply::Error(error)
-        })
+        match reply {
+            Ok(reply) => {
+                tracing::debug!(ask, us = took.as_micros(), "answered");
+                reply
+            }
+            Err(error) => {
+                tracing::debug!(ask, us = took.as_micros(), %error, "refused");
+                ClientReply::Error(error)
+            }
+        }
     }
 
     async fn track(&self, mut track: Track, deadline: Instant) -> Result<Tracked, ErrorReply> {

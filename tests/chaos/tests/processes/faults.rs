@@ -5,7 +5,7 @@ use std::time::Duration;
 use client_sdk::{Client, EventKind, ItemId, SlotId, SlotRequest, VisitorId};
 use proto::NodeId;
 use rockpool::load;
-use rockpool::local::Deployment;
+use rockpool::local::{Deployment, Overrides};
 use serde::Deserialize;
 
 use crate::support::{Pop, READY, light, visitors};
@@ -77,11 +77,7 @@ async fn all_nodes_killed_then_acknowledged_state_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_write_is_read_on_every_node_and_its_trace_reaches_the_cloud() {
-    #[derive(Deserialize)]
-    struct Row {
-        trace: String,
-    }
+async fn a_write_is_read_on_every_node() {
     let pop = Pop::serving().await;
     let (client, visitor) = (pop.client().await, visitors(1).remove(0));
     let item: ItemId = "i3".parse().unwrap();
@@ -98,18 +94,46 @@ async fn a_write_is_read_on_every_node_and_its_trace_reaches_the_cloud() {
             .await
             .unwrap();
     }
+}
+
+/// From the question that offered an item to the click on it in the cloud's storage.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_trace_id_runs_from_the_app_to_the_clouds_storage() {
+    #[derive(Deserialize)]
+    struct Row {
+        trace: String,
+    }
+    let filter = |names: &str| ("log.filter".to_owned(), names.into());
+    let verbose = Overrides {
+        node: vec![filter("info,openraft=warn,edge_node=debug")],
+        cloud: vec![filter("info,cloud=debug")],
+    };
+    let pop = Pop::serving_with(verbose).await;
+    let (client, visitor) = (pop.client().await, visitors(1).remove(0));
+    let answer = client.recommend(ask(&visitor)).await.unwrap();
+    let (item, slot) = (answer.items[0].item.clone(), "home".parse().unwrap());
+    let kind = EventKind::Click { item, slot, answer: Some(answer.id) };
+    client.track(&visitor, kind).await.unwrap();
     pop.counted(&[client]).await;
+
     let control = pop.deployment.control().unwrap();
     let rows: Vec<Row> = control.get("/v1/events?visitor=u:visitor-0&limit=10").await.unwrap();
     assert_eq!(rows.len(), 1);
-    assert!(
-        rows[0].trace.len() == 32 && rows[0].trace.chars().any(|c| c != '0'),
-        "a trace id: {}",
-        rows[0].trace
-    );
-    let by_trace: Vec<Row> =
-        control.get(&format!("/v1/events?trace={}&limit=10", rows[0].trace)).await.unwrap();
-    assert_eq!(by_trace.len(), 1, "the trace finds the event");
+    let trace = &rows[0].trace;
+    assert!(trace.len() == 32 && trace.chars().any(|c| c != '0'), "a trace id: {trace}");
+    let found: Vec<Row> = control.get(&format!("/v1/events?trace={trace}&limit=10")).await.unwrap();
+    assert_eq!(found.len(), 1, "the trace finds the event");
+
+    let lines = |path: std::path::PathBuf| {
+        let text = std::fs::read_to_string(path).unwrap();
+        text.lines().filter(|line| line.contains(trace.as_str())).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let nodes = pop.deployment.running().into_iter().map(|node| pop.deployment.node_dir(node));
+    let on_nodes: Vec<_> = nodes.flat_map(|dir| lines(dir.join("edge-node.log"))).collect();
+    let in_cloud = lines(pop.deployment.dir().join("cloud/cloud.log"));
+    for (lines, what) in [(&on_nodes, "answered"), (&on_nodes, "click"), (&in_cloud, "event is durable")] {
+        assert!(lines.iter().any(|line| line.contains(what)), "{what} with {trace}: {lines:#?}");
+    }
 }
 
 /// Waits until the cloud has counted so many events.
