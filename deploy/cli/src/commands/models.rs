@@ -23,7 +23,7 @@ pub fn run(name: &str, arguments: Arguments) -> anyhow::Result<()> {
     let binary = own.with_file_name("rockpool-train");
     if Path::new("models/training/Cargo.toml").is_file() {
         eprintln!("building rockpool-train (minutes at the first time, a moment afterwards) …");
-        build()?;
+        build(&own)?;
     }
     anyhow::ensure!(
         binary.is_file(),
@@ -34,10 +34,15 @@ pub fn run(name: &str, arguments: Arguments) -> anyhow::Result<()> {
     Err(error).with_context(|| format!("cannot start {}", binary.display()))
 }
 
-fn build() -> anyhow::Result<()> {
+/// Builds it to where this program lies, in the same profile.
+fn build(own: &Path) -> anyhow::Result<()> {
+    let profile_dir = own.parent().context("a program lies in a folder")?;
+    let target_dir = profile_dir.parent().context("a program lies in a target folder")?;
     let cargo = std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
     let status = Command::new(cargo)
-        .args(["build", "--quiet", "-p", "training", "--bin", "rockpool-train"])
+        .args(["build", "--quiet", "-p", "training", "--bin", "rockpool-train", "--target-dir"])
+        .arg(target_dir)
+        .args(profile_dir.ends_with("release").then_some("--release"))
         .status()
         .context("cannot run cargo")?;
     anyhow::ensure!(status.success(), "rockpool-train could not be built");
