@@ -110,7 +110,7 @@ impl Client {
     /// Asks for items for a slot. What this client tracked for the visitor, and a node acknowledged, is seen by the
     /// answer.
     ///
-    /// Nodes are asked as the deadline allows: the nearest first, another beside it when half of the time (at most
+    /// Nodes are asked as the deadline allows: the nearest first, another beside it when a quarter of the time (at most
     /// a second) has passed without an answer, another at once when one fails, at most three in all.
     ///
     /// # Errors

@@ -1,10 +1,10 @@
 //! One request within its deadline, over several nodes.
 //!
-//! Every node asked gets half of the time that is left, but at most a second (the last one all of it). A node that
-//! is silent for that long is not given up: another is asked beside it, and the first answer counts (a hedge, Dean
-//! and Barroso, "The tail at scale", 2013). A node that fails, or says that another should be asked, is left at
-//! once. A node that sheds load is obeyed: the request pauses as long as it said. At most `attempts_max` questions
-//! are asked in all, so a slow PoP sees a bounded multiple of its load.
+//! Every node asked gets a quarter of the time that is left; where it is far, four round trips, up to half; but at most
+//! a second. The last one gets all of it. A node that is silent for that long is not given up: another is asked beside
+//! it, and the first answer counts (a hedge, Dean and Barroso, "The tail at scale", 2013). A node that fails, or says
+//! that another should be asked, is left at once. A node that sheds load is obeyed: the request pauses as long as it
+//! said. At most `attempts_max` questions are asked in all, so a slow PoP sees a bounded multiple of its load.
 
 use proto::{ErrorReply, Retry};
 
@@ -204,7 +204,11 @@ impl Attempts {
         let others = nodes.choose(now_ms, &self.tried).is_some_and(|(_, wait_ms)| wait_ms == 0);
         let left_ms = self.deadline_ms - now_ms;
         let share_ms = match others && self.made < self.rules.attempts_max {
-            true => left_ms.div_ceil(2).min(self.rules.silence_max_ms),
+            true => {
+                let far_ms = nodes.rtt_ms(&address).saturating_mul(4);
+                let share_ms = left_ms.div_ceil(4).max(far_ms).min(left_ms.div_ceil(2));
+                share_ms.min(self.rules.silence_max_ms)
+            }
             false => left_ms,
         };
         self.flights.push(Flight {
@@ -284,20 +288,21 @@ mod tests {
     }
 
     #[test]
-    fn silence_asks_the_next_node_beside_it_after_half_of_what_is_left() {
+    fn silence_asks_the_next_node_beside_it_after_its_share_of_what_is_left() {
         let mut play = Play::new(&["a", "b", "c"], 200);
         assert_eq!(play.next(0), ask("a"));
-        assert_eq!(play.next(0), Step::Wait(100));
-        assert_eq!(play.next(100), ask("b"));
-        assert_eq!(play.next(100), Step::Wait(150));
-        assert_eq!(play.next(150), ask("c"));
-        assert_eq!(play.next(150), Step::Wait(200));
+        assert_eq!(play.next(0), Step::Wait(50));
+        assert_eq!(play.next(50), ask("b"));
+        // 20 ms away: four round trips would be 80 ms, but half of what is left is 75.
+        assert_eq!(play.next(50), Step::Wait(125));
+        assert_eq!(play.next(125), ask("c"));
+        assert_eq!(play.next(125), Step::Wait(200));
         assert_eq!(play.next(200), Step::GiveUp(GiveUp::Deadline));
         // All were silent for long enough to be left alone; the first to be ready again is the first that was silent.
         assert_eq!(play.nodes.choose(200, &[]).unwrap(), (Address::from("a"), 0));
         let silent: Vec<_> =
             play.attempts.take_silent().into_iter().map(|(a, at)| (a.to_string(), at)).collect();
-        assert_eq!(silent, [("a".to_owned(), 0), ("b".to_owned(), 100), ("c".to_owned(), 150)]);
+        assert_eq!(silent, [("a".to_owned(), 0), ("b".to_owned(), 50), ("c".to_owned(), 125)]);
     }
 
     #[test]

@@ -153,6 +153,12 @@ impl Nodes {
         away.then(|| last_ms.map_or(soon_ms, |last_ms| last_ms.saturating_mul(2)).min(rarely_ms))
     }
 
+    /// The round trip to a node, in whole milliseconds; 0 where it was not measured.
+    pub(crate) fn rtt_ms(&self, address: &str) -> u64 {
+        let node = self.nodes.iter().find(|node| *node.address == *address);
+        node.and_then(|node| node.rtt_us).unwrap_or(0) / 1_000
+    }
+
     /// How many are known.
     pub(crate) fn len(&self) -> usize {
         self.nodes.len()

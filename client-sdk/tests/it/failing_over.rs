@@ -22,7 +22,7 @@ async fn a_silent_node_is_answered_for_by_another_within_the_deadline_and_then_l
     let begun = Instant::now();
     client.recommend(home(&visitor("ada")).deadline(deadline)).await.unwrap();
     let took = begun.elapsed();
-    assert!(took >= deadline / 2 && took < deadline, "half of the deadline, then another node: {took:?}");
+    assert!(took >= deadline / 4 && took < deadline, "a share of the deadline, then another node: {took:?}");
     assert_ne!(preferred(&client), silent);
     // The next request does not wait for the silent node again.
     let begun = Instant::now();
