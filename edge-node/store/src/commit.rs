@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{GROUP_BYTES_CEILING, GROUP_LEN_CEILING, StoreConfig};
 use crate::error::StoreError;
 use crate::metrics::Metrics;
-use crate::{Applied, weight};
+use crate::{Applied, runtime, weight};
 
 use group::{Group, Proposal};
 pub use route::Router;
@@ -71,7 +71,7 @@ impl Committer {
             router: Arc::new(router),
             metrics: metrics.clone(),
         };
-        tokio::spawn(gatherer.run(stop));
+        runtime::spawn(gatherer.run(stop));
         let bytes = Arc::new(Semaphore::new(config.queue_bytes_max));
         Self { proposals, notes, bytes, outbox_len_max: config.outbox_len_max, applied, metrics }
     }
@@ -197,7 +197,7 @@ impl Gatherer {
                 gathered = gathered => gathered,
             };
             let Some((turn, group)) = gathered else { return };
-            tokio::spawn(send(Arc::clone(&self.router), group, turn));
+            runtime::spawn(send(Arc::clone(&self.router), group, turn));
         }
     }
 

@@ -23,6 +23,15 @@ pub fn sync_dir(dir: &Path) -> Result<(), StoreError> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| StoreError::io("sync", dir, e))
 }
 
+/// Makes the files in a folder and their names durable, whoever wrote them.
+pub fn sync_files(dir: &Path) -> Result<(), StoreError> {
+    for entry in fs::read_dir(dir).map_err(|e| StoreError::io("list", dir, e))? {
+        let path = entry.map_err(|e| StoreError::io("list", dir, e))?.path();
+        File::open(&path).and_then(|file| file.sync_all()).map_err(|e| StoreError::io("sync", &path, e))?;
+    }
+    sync_dir(dir)
+}
+
 /// Makes a folder and its name durable.
 pub fn create_dir(dir: &Path) -> Result<(), StoreError> {
     fs::create_dir_all(dir).map_err(|e| StoreError::io("create", dir, e))?;

@@ -18,6 +18,7 @@ use crate::commit::{Committer, Router};
 use crate::config::StoreConfig;
 use crate::durable::{self, Folder};
 use crate::error::StoreError;
+use crate::freshness::Freshness;
 use crate::leadership;
 use crate::log::LogStore;
 use crate::membership::Members;
@@ -25,7 +26,7 @@ use crate::metrics::Metrics;
 use crate::network::{Ballot, Inbox, Lane, Network, Part, Peers, Pins, SnapshotAnswer, Taken};
 use crate::state::{Machine, StateConfig};
 use crate::types::{Raft, Snapshot};
-use crate::{Leadership, Status};
+use crate::{Leadership, Status, runtime};
 
 /// How long a leader tries to write what another node sent.
 const FORWARD_WITHIN: Duration = Duration::from_secs(10);
@@ -47,11 +48,12 @@ pub struct Inner {
     pub members: Members,
     pub leadership: watch::Receiver<Leadership>,
     pub metrics: Metrics,
+    pub freshness: Freshness,
+    pub stop: CancellationToken,
     log: LogStore,
     peers: Arc<Peers>,
     pins: Arc<Pins>,
     inbox: Inbox,
-    stop: CancellationToken,
 }
 
 impl Inner {
@@ -84,8 +86,22 @@ impl Inner {
             changing: Default::default(),
         };
         let inbox = Inbox::new(Arc::clone(machine.snapshots()), config.snapshot_bytes_max);
-        tokio::spawn(housekeeping(machine.clone(), stop.clone()));
-        Ok(Self { raft, machine, committer, members, leadership, metrics, log, peers, pins, inbox, stop })
+        runtime::spawn(housekeeping(machine.clone(), stop.clone()));
+        let freshness = Freshness::default();
+        Ok(Self {
+            raft,
+            machine,
+            committer,
+            members,
+            leadership,
+            metrics,
+            freshness,
+            stop,
+            log,
+            peers,
+            pins,
+            inbox,
+        })
     }
 
     /// Answers a peer.
@@ -151,6 +167,16 @@ impl Inner {
                 Ok(SnapshotAnswer::Done(installed.map_err(ended)?))
             }
         }
+    }
+
+    /// Waits until this node has applied a log index; false where it has not within the time.
+    pub async fn wait_applied(&self, index: u64, within: Duration) -> bool {
+        let hot = self.machine.hot();
+        if hot.applied() >= index {
+            return true;
+        }
+        let wait = self.machine.waiters().wait(index, || hot.applied());
+        timeout(within, wait).await.unwrap_or(false)
     }
 
     /// ReadIndex, wherever the leader is (Ongaro 2014, 6.4).
@@ -247,7 +273,7 @@ async fn open_storage(
         let machine = Machine::open(StateConfig { folder, cache_bytes, proven, boot, durable }, metrics)?;
         Ok((log, machine, pins))
     };
-    tokio::task::spawn_blocking(open).await.map_err(|error| StoreError::Closed(error.to_string()))?
+    runtime::blocking(open).await?
 }
 
 fn raft_config(config: &StoreConfig) -> Result<Config, StoreError> {

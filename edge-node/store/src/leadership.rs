@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 use crate::types::Raft;
-use crate::{Leadership, Member};
+use crate::{Leadership, Member, runtime};
 
 /// The present state.
 pub fn now(raft: &Raft) -> Leadership {
@@ -55,7 +55,7 @@ pub fn address(raft: &Raft, node: NodeId) -> Option<Arc<str>> {
 /// Tells of changes until cancelled.
 pub fn follow(raft: Raft, metrics: Metrics, stop: CancellationToken) -> watch::Receiver<Leadership> {
     let (told, hears) = watch::channel(now(&raft));
-    tokio::spawn(async move {
+    runtime::spawn(async move {
         let mut changes = raft.server_metrics();
         loop {
             let leadership = now(&raft);

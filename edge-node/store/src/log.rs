@@ -5,8 +5,8 @@
 //! vote, a truncation and a purge return when theirs has. The newest entries are in memory: replication and applying
 //! read them there, and only a node that was away long makes the disk read.
 
-mod tail;
-mod wal;
+pub mod tail;
+pub mod wal;
 mod writer;
 
 use std::fmt::Debug;
@@ -57,10 +57,7 @@ impl LogStore {
     /// [`StoreError::LogDamaged`] where it cannot be read: the node must not vote any more under its id.
     pub fn open(folder: &Folder, purge_max: Arc<AtomicU64>, metrics: Metrics) -> Result<Self, StoreError> {
         let wal = wal::open(&folder.log)?;
-        let state = wal.log_state();
-        let [last, purged, committed] =
-            [state.last(), state.purged(), state.committed()].map(|id| id.copied().map(wal::id_of_wal));
-        let tail = Tail::new(last, purged, committed, state.vote().copied().map(Vote::from));
+        let tail = Tail::new(wal.numbers());
         if let Some(last) = tail.last() {
             metrics.last_log_index.set(last.index.try_into().unwrap_or(i64::MAX));
         }

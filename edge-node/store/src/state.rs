@@ -15,6 +15,7 @@ mod base;
 mod cache;
 mod flusher;
 mod hot;
+mod tree;
 mod waiters;
 mod worker;
 
@@ -37,6 +38,8 @@ use crate::snapshot::{Saved, SnapshotFile, Snapshots};
 use crate::types::{LogId, Snapshot, SnapshotMeta, StoredMembership, Types};
 
 pub use hot::Hot;
+#[cfg(feature = "sim")]
+pub use tree::Batch;
 pub use waiters::Waiters;
 
 /// Most entries handed to the worker at once: a replay of a long log must not hold all of it.

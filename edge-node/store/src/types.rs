@@ -3,12 +3,13 @@
 use std::fmt;
 
 use bytes::Bytes;
-use openraft::{BasicNode, TokioRuntime};
+use openraft::BasicNode;
 use proto::codec::{self, CodecError};
 use proto::command::{Command, Effect};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::config::GROUP_BYTES_CEILING;
+use crate::runtime::Runtime;
 use crate::snapshot::SnapshotFile;
 
 openraft::declare_raft_types!(
@@ -20,7 +21,7 @@ openraft::declare_raft_types!(
         Node = BasicNode,
         Term = u64,
         LeaderId = openraft::impls::leader_id_std::LeaderId<u64, u64>,
-        AsyncRuntime = TokioRuntime,
+        AsyncRuntime = Runtime,
 );
 
 type Leader = <<Types as openraft::RaftTypeConfig>::LeaderId as openraft::vote::RaftLeaderId>::Committed;

@@ -14,6 +14,19 @@ const TAIL_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// What an entry takes besides its batch.
 const ENTRY_BYTES: usize = 128;
 
+/// What a log holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Numbers {
+    /// The last entry, or the last that was purged.
+    pub last: Option<LogId>,
+    /// The last entry that was purged.
+    pub purged: Option<LogId>,
+    /// The last entry known to be committed.
+    pub committed: Option<LogId>,
+    /// The vote; only what is durable.
+    pub vote: Option<Vote>,
+}
+
 /// The end of the log. Entries that the log's thread has not taken over are always here.
 #[derive(Debug, Default)]
 pub struct Tail {
@@ -21,52 +34,44 @@ pub struct Tail {
     bytes: usize,
     /// The log's thread can read entries up to here.
     written: u64,
-    last: Option<LogId>,
-    purged: Option<LogId>,
-    committed: Option<LogId>,
-    vote: Option<Vote>,
+    numbers: Numbers,
 }
 
 impl Tail {
     /// Of a log that was opened: nothing is in memory yet.
-    pub fn new(
-        last: Option<LogId>,
-        purged: Option<LogId>,
-        committed: Option<LogId>,
-        vote: Option<Vote>,
-    ) -> Self {
-        let written = last.map_or(0, |last| last.index);
-        Self { entries: VecDeque::new(), bytes: 0, written, last, purged, committed, vote }
+    pub fn new(numbers: Numbers) -> Self {
+        let written = numbers.last.map_or(0, |last| last.index);
+        Self { entries: VecDeque::new(), bytes: 0, written, numbers }
     }
 
     /// The last entry, or the last that was purged.
     pub fn last(&self) -> Option<LogId> {
-        self.last
+        self.numbers.last
     }
 
     /// The last entry that was purged.
     pub fn purged(&self) -> Option<LogId> {
-        self.purged
+        self.numbers.purged
     }
 
     /// The last entry known to be committed.
     pub fn committed(&self) -> Option<LogId> {
-        self.committed
+        self.numbers.committed
     }
 
     /// The vote; only what is durable.
     pub fn vote(&self) -> Option<Vote> {
-        self.vote
+        self.numbers.vote
     }
 
     /// Notes a vote that is durable.
     pub fn set_vote(&mut self, vote: Vote) {
-        self.vote = Some(vote);
+        self.numbers.vote = Some(vote);
     }
 
     /// Notes the last entry known to be committed.
     pub fn set_committed(&mut self, committed: LogId) {
-        self.committed = Some(committed);
+        self.numbers.committed = Some(committed);
     }
 
     /// Adds entries. Returns the index of the last.
@@ -75,17 +80,17 @@ impl Tail {
     /// Where they do not follow the last one: a log has no holes.
     pub fn push(&mut self, entries: &[Entry]) -> io::Result<u64> {
         for entry in entries {
-            let follows = self.last.is_none_or(|last| last.index + 1 == entry.log_id.index);
+            let follows = self.numbers.last.is_none_or(|last| last.index + 1 == entry.log_id.index);
             if !follows {
-                let message = format!("entry {} does not follow {:?}", entry.log_id, self.last);
+                let message = format!("entry {} does not follow {:?}", entry.log_id, self.numbers.last);
                 return Err(io::Error::other(message));
             }
-            self.last = Some(entry.log_id);
+            self.numbers.last = Some(entry.log_id);
             self.bytes += size(entry);
             self.entries.push_back(entry.clone());
         }
         self.evict();
-        Ok(self.last.map_or(0, |last| last.index))
+        Ok(self.numbers.last.map_or(0, |last| last.index))
     }
 
     /// The log's thread can read entries up to `index` from now on.
@@ -96,8 +101,8 @@ impl Tail {
 
     /// Entries from `start` to before `end`, within `bytes_max` but one at least; none where the disk must be read.
     pub fn entries(&self, start: u64, end: u64, bytes_max: usize) -> Option<Vec<Entry>> {
-        let next = self.last.map_or(0, |last| last.index + 1);
-        let start = start.max(self.purged.map_or(0, |purged| purged.index + 1));
+        let next = self.numbers.last.map_or(0, |last| last.index + 1);
+        let start = start.max(self.numbers.purged.map_or(0, |purged| purged.index + 1));
         let end = end.min(next);
         if start >= end {
             return Some(Vec::new());
@@ -123,7 +128,7 @@ impl Tail {
             }
         }
         self.written = self.written.min(keep.unwrap_or(0));
-        self.last = last.max(self.purged);
+        self.numbers.last = last.max(self.numbers.purged);
     }
 
     /// Forgets entries up to `upto`.
@@ -131,8 +136,8 @@ impl Tail {
         while self.entries.front().is_some_and(|entry| entry.log_id.index <= upto.index) {
             self.pop_front();
         }
-        self.purged = self.purged.max(Some(upto));
-        self.last = self.last.max(self.purged);
+        self.numbers.purged = self.numbers.purged.max(Some(upto));
+        self.numbers.last = self.numbers.last.max(self.numbers.purged);
     }
 
     fn evict(&mut self) {

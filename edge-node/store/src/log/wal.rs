@@ -1,4 +1,4 @@
-//! The log's bytes: raft-log's records, filled with our types.
+//! The log's bytes, behind a seam: raft-log's records on files, filled with our types; in a simulation a disk in memory.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -10,10 +10,13 @@ use openraft::EntryPayload;
 use openraft::storage::IOFlushed;
 use prometheus::Histogram;
 use proto::codec;
+use raft_log::api::raft_log_writer::RaftLogWriter;
 use raft_log::codeq::{Decode, Encode};
 use raft_log::{Config, RaftLog};
 use tokio::sync::oneshot;
 
+use super::tail::{Numbers, size};
+use crate::durable;
 use crate::error::StoreError;
 use crate::types::{Batch, Entry, LogId, Types, Vote};
 
@@ -28,8 +31,31 @@ const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Largest payload of a record.
 const PAYLOAD_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
-/// The log on disk.
-pub type Wal = RaftLog<WalTypes>;
+/// What a log is written to. Writes take effect in the order they are made; they are durable once a [`Wal::flush`] that
+/// was asked for after them has called back.
+pub trait Wal: Send {
+    /// What it holds.
+    fn numbers(&self) -> Numbers;
+    /// Writes entries after the last.
+    fn append(&mut self, entries: &[Entry]) -> io::Result<()>;
+    /// Writes the vote.
+    fn save_vote(&mut self, vote: Vote) -> io::Result<()>;
+    /// Writes the last index known to be committed.
+    fn save_committed(&mut self, id: LogId) -> io::Result<()>;
+    /// Removes entries from `next` on.
+    fn truncate(&mut self, next: u64) -> io::Result<()>;
+    /// Removes entries up to `upto`.
+    fn purge(&mut self, upto: LogId) -> io::Result<()>;
+    /// Entries from `start` to before `end`, at most `bytes_max` bytes of them but one at least.
+    fn read(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>>;
+    /// Makes what was written durable, and tells. Nobody to tell: hands it to the operating system, no more.
+    fn flush(&mut self, flushed: Option<Flushed>) -> io::Result<()>;
+    /// Makes all durable, and lets go of the files.
+    fn stop(self: Box<Self>) -> io::Result<()>;
+}
+
+/// The log on files.
+struct Files(RaftLog<WalTypes>);
 
 /// raft-log's types, as we fill them in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,7 +79,14 @@ impl raft_log::Types for WalTypes {
 }
 
 /// Opens the log, or begins an empty one. A record that was cut off at the end is dropped: nobody was told it is there.
-pub fn open(dir: &Path) -> Result<Wal, StoreError> {
+pub fn open(dir: &Path) -> Result<Box<dyn Wal>, StoreError> {
+    #[cfg(feature = "sim")]
+    if let Some(host) = crate::sim::Host::current() {
+        return Ok(Box::new(host.disk().log()));
+    }
+    // What a killed process wrote but did not sync is in the page cache. Raft takes what it reads here as durable, and counts
+    // it towards a majority: so it is made durable first.
+    durable::sync_files(dir)?;
     let text = dir.to_str().ok_or(StoreError::Config("dir must be UTF-8"))?;
     let mut config = Config::new(text);
     config.log_cache_capacity = Some(CACHE_BYTES);
@@ -63,17 +96,71 @@ pub fn open(dir: &Path) -> Result<Wal, StoreError> {
     // Groups are made before the log; to wait for more company would only be late.
     config.wal.flush_batch_wait = Some(Duration::ZERO);
     config.wal.truncate_incomplete_record = Some(true);
-    RaftLog::open(Arc::new(config)).map_err(|error| match error.kind() {
+    let opened = RaftLog::open(Arc::new(config)).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::PermissionDenied => StoreError::io("lock", dir, error),
         _ => StoreError::LogDamaged(error),
-    })
+    })?;
+    Ok(Box::new(Files(opened)))
 }
 
-pub fn id_to_wal(id: LogId) -> (u64, u64) {
+impl Wal for Files {
+    fn numbers(&self) -> Numbers {
+        let state = self.0.log_state();
+        let [last, purged, committed] =
+            [state.last(), state.purged(), state.committed()].map(|id| id.copied().map(id_of_wal));
+        Numbers { last, purged, committed, vote: state.vote().copied().map(Vote::from) }
+    }
+
+    fn append(&mut self, entries: &[Entry]) -> io::Result<()> {
+        let records = entries.iter().map(|entry| (id_to_wal(entry.log_id), Payload::of(entry)));
+        self.0.append(records).map(drop)
+    }
+
+    fn save_vote(&mut self, vote: Vote) -> io::Result<()> {
+        self.0.save_vote(vote.into()).map(drop)
+    }
+
+    fn save_committed(&mut self, id: LogId) -> io::Result<()> {
+        self.0.commit(id_to_wal(id)).map(drop)
+    }
+
+    fn truncate(&mut self, next: u64) -> io::Result<()> {
+        self.0.truncate(next).map(drop)
+    }
+
+    fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        self.0.purge(id_to_wal(upto)).map(drop)
+    }
+
+    fn read(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        for record in self.0.read(start, end) {
+            let (id, payload) = record?;
+            let entry = payload.into_entry(id)?;
+            bytes += size(&entry);
+            if !entries.is_empty() && bytes > bytes_max {
+                break;
+            }
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+
+    fn flush(&mut self, flushed: Option<Flushed>) -> io::Result<()> {
+        self.0.flush(flushed.is_some(), flushed)
+    }
+
+    fn stop(mut self: Box<Self>) -> io::Result<()> {
+        self.0.flush(true, None).and_then(|()| self.0.wait_worker_idle())
+    }
+}
+
+fn id_to_wal(id: LogId) -> (u64, u64) {
     (**id.committed_leader_id(), id.index)
 }
 
-pub fn id_of_wal((term, index): (u64, u64)) -> LogId {
+fn id_of_wal((term, index): (u64, u64)) -> LogId {
     LogId::new_term_index(term, index)
 }
 

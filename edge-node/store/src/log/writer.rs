@@ -1,18 +1,17 @@
 //! The thread that owns the log: it does what it is asked in the order it is asked.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::{Arc, PoisonError};
-use std::thread;
 use std::time::Instant;
 
 use openraft::storage::IOFlushed;
-use raft_log::api::raft_log_writer::RaftLogWriter;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Shared;
-use super::tail::size;
-use super::wal::{Flushed, Payload, Wal, Who, id_to_wal};
+use super::wal::{Flushed, Wal, Who};
 use crate::error::StoreError;
+use crate::runtime;
 use crate::types::{Entry, LogId, Types, Vote};
 
 /// What the log's thread does.
@@ -27,28 +26,24 @@ pub enum Order {
 }
 
 /// Starts the thread.
-pub fn start(wal: Wal, mut inbox: mpsc::Receiver<Order>, shared: Arc<Shared>) -> Result<(), StoreError> {
-    let mut writer = Writer { wal, shared, failed: None };
-    thread::Builder::new()
-        .name("store-log".into())
-        .spawn(move || {
-            while let Some(order) = inbox.blocking_recv() {
-                if let Order::Stop { done } = order {
-                    let result = writer.wal.flush(true, None).and_then(|()| writer.wal.wait_worker_idle());
-                    // Lets go of the files before anybody hears that they are free.
-                    drop(writer);
-                    drop(done.send(result));
-                    return;
-                }
-                writer.run(order, inbox.is_empty());
-            }
-        })
-        .map_err(|e| StoreError::io("start", "store-log", e))?;
-    Ok(())
+pub fn start(wal: Box<dyn Wal>, inbox: mpsc::Receiver<Order>, shared: Arc<Shared>) -> Result<(), StoreError> {
+    let mut writer = Some(Writer { wal, shared, failed: None });
+    runtime::serve("store-log", inbox, move |order, idle| {
+        if let Order::Stop { done } = order {
+            // Nobody hears that the files are free before they are.
+            let stopped = writer.take().map_or(Ok(()), |writer| writer.wal.stop());
+            drop(done.send(stopped));
+            return ControlFlow::Break(());
+        }
+        if let Some(writer) = &mut writer {
+            writer.run(order, idle);
+        }
+        ControlFlow::Continue(())
+    })
 }
 
 struct Writer {
-    wal: Wal,
+    wal: Box<dyn Wal>,
     shared: Arc<Shared>,
     /// A write failed: what the disk holds is not known any more, so nothing is written after it.
     failed: Option<String>,
@@ -60,27 +55,28 @@ impl Writer {
         match order {
             Order::Append { entries, callback } => self.append(&entries, callback),
             Order::Vote { vote, done } => {
-                let result = self.write(|wal| wal.save_vote(vote.into()).map(drop));
+                let result = self.write(|wal| wal.save_vote(vote));
                 self.sync(result, done);
             }
             Order::Committed(id) => self.committed(id, idle),
             Order::Truncate { after, done } => {
                 let next = after.map_or(0, |after| after.index + 1);
-                let result = self.write(|wal| wal.truncate(next).map(drop));
+                let result = self.write(|wal| wal.truncate(next));
                 self.sync(result, done);
             }
             Order::Purge { upto, done } => {
-                let result = self.write(|wal| wal.purge(id_to_wal(upto)).map(drop));
+                let result = self.write(|wal| wal.purge(upto));
                 self.sync(result, done);
             }
-            Order::Read { start, end, bytes_max, done } => drop(done.send(self.read(start, end, bytes_max))),
+            Order::Read { start, end, bytes_max, done } => {
+                drop(done.send(self.wal.read(start, end, bytes_max)));
+            }
             Order::Stop { .. } => {}
         }
     }
 
     fn append(&mut self, entries: &[Entry], callback: IOFlushed<Types>) {
-        let records = entries.iter().map(|entry| (id_to_wal(entry.log_id), Payload::of(entry)));
-        if let Err(error) = self.write(|wal| wal.append(records).map(drop)) {
+        if let Err(error) = self.write(|wal| wal.append(entries)) {
             return callback.io_completed(Err(error));
         }
         if let Some(last) = entries.last() {
@@ -92,39 +88,24 @@ impl Writer {
     /// Not made durable on its own: a committed index that is lost is learned again. On an idle log it is at least handed
     /// to the operating system, so that a crash of the process keeps it.
     fn committed(&mut self, id: LogId, idle: bool) {
-        let known = self.wal.log_state().last().is_some_and(|last| last.1 >= id.index);
+        let known = self.wal.numbers().last.is_some_and(|last| last.index >= id.index);
         if !known {
             return;
         }
         let result = self.write(|wal| {
-            wal.commit(id_to_wal(id))?;
-            if idle { wal.flush(false, None) } else { Ok(()) }
+            wal.save_committed(id)?;
+            if idle { wal.flush(None) } else { Ok(()) }
         });
         if let Err(error) = result {
             tracing::warn!(%error, "the committed index is not noted");
         }
     }
 
-    fn read(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
-        let mut entries = Vec::new();
-        let mut bytes = 0;
-        for record in self.wal.read(start, end) {
-            let (id, payload) = record?;
-            let entry = payload.into_entry(id)?;
-            bytes += size(&entry);
-            if !entries.is_empty() && bytes > bytes_max {
-                break;
-            }
-            entries.push(entry);
-        }
-        Ok(entries)
-    }
-
-    fn write(&mut self, write: impl FnOnce(&mut Wal) -> io::Result<()>) -> io::Result<()> {
+    fn write(&mut self, write: impl FnOnce(&mut dyn Wal) -> io::Result<()>) -> io::Result<()> {
         if let Some(reason) = &self.failed {
             return Err(io::Error::other(reason.clone()));
         }
-        write(&mut self.wal).inspect_err(|error| {
+        write(&mut *self.wal).inspect_err(|error| {
             tracing::error!(%error, "the log cannot be written");
             self.failed = Some(error.to_string());
         })
@@ -141,7 +122,7 @@ impl Writer {
         let seconds = self.shared.metrics.fsync_seconds.clone();
         let flushed = Flushed { who, since: Instant::now(), seconds };
         // The callback went with the request: where it is dropped, whoever waits sees the channel close.
-        if let Err(error) = self.wal.flush(true, Some(flushed)) {
+        if let Err(error) = self.wal.flush(Some(flushed)) {
             tracing::error!(%error, "the log cannot be written");
             self.failed = Some(error.to_string());
         }

@@ -12,6 +12,7 @@ use proto::NodeId;
 
 use crate::durable::{self, Incarnation};
 use crate::error::StoreError;
+use crate::runtime;
 
 /// Bytes before the body of every Raft message.
 pub const HEAD_BYTES: usize = 16;
@@ -83,7 +84,7 @@ impl Pins {
         };
         let path = self.path.clone();
         let write = move || durable::write_file(&path, text.as_bytes());
-        tokio::task::spawn_blocking(write).await.map_err(|error| StoreError::Closed(error.to_string()))?
+        runtime::blocking(write).await?
     }
 }
 

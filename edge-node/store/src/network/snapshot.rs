@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 
 use super::{Client, Lane};
 use crate::error::StoreError;
+use crate::runtime;
 use crate::snapshot::{Incoming, SnapshotFile, Snapshots};
 use crate::types::{Snapshot, SnapshotMeta, Types, Vote};
 
@@ -80,7 +81,7 @@ async fn on_disk_thread<T: Send + 'static>(
 ) -> Result<T, StreamingError<Types>> {
     let file = file.clone();
     let failed = |reason: String| StreamingError::Network(NetworkError::from_string(reason));
-    match tokio::task::spawn_blocking(move || read(file)).await {
+    match runtime::blocking(move || read(file)).await {
         Ok(read) => read.map_err(|error| failed(format!("cannot read the snapshot: {error}"))),
         Err(error) => Err(failed(error.to_string())),
     }
@@ -116,8 +117,7 @@ impl Inbox {
         let present = transfer.take();
         let snapshots = Arc::clone(&self.snapshots);
         let write = move || Transfer::take(present, &snapshots, from, &part);
-        let written = tokio::task::spawn_blocking(write).await;
-        match written.map_err(|error| StoreError::Closed(error.to_string()))?? {
+        match runtime::blocking(write).await?? {
             Written::Whole(file) => Ok(Taken::Whole(file)),
             Written::Part(part) => {
                 let received = part.incoming.received();

@@ -1,4 +1,4 @@
-//! sled below the state: opened if it can be trusted, thrown away if not.
+//! What lies below the state, sled but in a simulation: opened if it can be trusted, thrown away if not.
 //!
 //! sled's `flush` is no fsync. Its files are whole after a crash of the process, because the page cache is, but not after
 //! one of the machine. So a mark beside it, written durably, names the boot on which it was begun and the tree in use;
@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::tree::{Batch, Tree};
 use super::{StateConfig, sled_failed};
 use crate::durable;
 use crate::error::StoreError;
@@ -26,15 +27,25 @@ const LOCKED: &str = "could not acquire lock";
 const LOCKED_MAX: Duration = Duration::from_secs(5);
 const LOCKED_PAUSE: Duration = Duration::from_millis(10);
 
-/// An open sled with the tree in use.
+/// What lies below the state, with the tree in use.
 #[derive(Debug)]
-pub struct SledBase {
-    db: sled::Db,
-    mark: Mark,
+pub struct TreeBase {
+    trees: Trees,
     /// The keyspace.
-    pub tree: sled::Tree,
+    pub tree: Tree,
     /// Its singletons when it was opened.
     pub heads: Heads,
+}
+
+/// Where trees come from.
+#[derive(Debug)]
+enum Trees {
+    Sled {
+        db: sled::Db,
+        mark: Mark,
+    },
+    #[cfg(feature = "sim")]
+    Memory(crate::sim::Disk),
 }
 
 /// What is known of a sled beside it.
@@ -66,7 +77,14 @@ impl Mark {
 }
 
 /// Opens the state, or begins an empty one.
-pub fn open(config: &StateConfig, proven: u64) -> Result<SledBase, StoreError> {
+pub fn open(config: &StateConfig, proven: u64) -> Result<TreeBase, StoreError> {
+    #[cfg(feature = "sim")]
+    if let Some(host) = crate::sim::Host::current() {
+        let disk = host.disk().clone();
+        let tree = Tree::Memory(disk.map());
+        let heads = State::load(&tree)?.heads().clone();
+        return Ok(TreeBase { trees: Trees::Memory(disk), tree, heads });
+    }
     let path = config.folder.state.with_extension("mark");
     let mark = Mark { path, boot: config.boot.clone(), tree: 0 };
     let dir = &config.folder.state;
@@ -88,7 +106,7 @@ pub fn open(config: &StateConfig, proven: u64) -> Result<SledBase, StoreError> {
         .map_err(|reason| StoreError::corrupt("a new state", reason))?;
     let tree = db.open_tree(tree_name(mark.tree)).map_err(sled_failed("open"))?;
     mark.write()?;
-    Ok(SledBase { db, mark, tree, heads: Heads::default() })
+    Ok(TreeBase { trees: Trees::Sled { db, mark }, tree: Tree::Sled(tree), heads: Heads::default() })
 }
 
 fn tree_name(number: u64) -> String {
@@ -121,7 +139,7 @@ fn open_sled(dir: &Path, cache_bytes: u64) -> Result<Result<sled::Db, String>, S
     }
 }
 
-fn open_trusted(db: sled::Db, mark: Mark, proven: u64) -> Result<SledBase, String> {
+fn open_trusted(db: sled::Db, mark: Mark, proven: u64) -> Result<TreeBase, String> {
     let name = tree_name(mark.tree);
     for other in db.tree_names() {
         if other != name.as_bytes() && other != b"__sled__default" {
@@ -129,9 +147,9 @@ fn open_trusted(db: sled::Db, mark: Mark, proven: u64) -> Result<SledBase, Strin
             db.drop_tree(other).map_err(|e| e.to_string())?;
         }
     }
-    let tree = db.open_tree(name).map_err(|e| e.to_string())?;
+    let tree = Tree::Sled(db.open_tree(name).map_err(|e| e.to_string())?);
     // Reads the singletons and the dedupe window, and so proves that they are there.
-    let check = || State::load(TreeBase(&tree)).map(|state| state.heads().clone());
+    let check = || State::load(&tree).map(|state| state.heads().clone());
     let heads = catch_unwind(AssertUnwindSafe(check))
         .map_err(|_| "sled panicked".to_owned())?
         .map_err(|e| e.to_string())?;
@@ -139,56 +157,88 @@ fn open_trusted(db: sled::Db, mark: Mark, proven: u64) -> Result<SledBase, Strin
     if applied > proven {
         return Err(format!("it is at index {applied}, log and snapshot prove {proven}"));
     }
-    Ok(SledBase { db, mark, tree, heads })
+    Ok(TreeBase { trees: Trees::Sled { db, mark }, tree, heads })
 }
 
-struct TreeBase<'a>(&'a sled::Tree);
-
-impl Base for TreeBase<'_> {
+impl Base for &Tree {
     fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, MachineError> {
-        Ok(self.0.get(key).map_err(sled_failed("read"))?.map(|value| value.to_vec()))
+        Ok(self.get(key)?.map(|value| value.to_vec()))
     }
 }
 
-impl SledBase {
+impl Trees {
+    /// An empty tree beside the one in use.
+    fn fresh(&self) -> Result<Tree, StoreError> {
+        match self {
+            Trees::Sled { db, mark } => {
+                let name = tree_name(mark.tree + 1);
+                db.drop_tree(&name).map_err(sled_failed("empty"))?;
+                Ok(Tree::Sled(db.open_tree(name).map_err(sled_failed("open"))?))
+            }
+            #[cfg(feature = "sim")]
+            Trees::Memory(_) => Ok(Tree::Memory(crate::sim::Map::default())),
+        }
+    }
+
+    /// Puts the tree that [`Trees::fresh`] gave in the place of the one in use.
+    fn adopt(&mut self, fresh: &Tree) -> Result<(), StoreError> {
+        match (self, fresh) {
+            (Trees::Sled { db, mark }, _) => {
+                let next = Mark { tree: mark.tree + 1, ..mark.clone() };
+                next.write()?;
+                db.drop_tree(tree_name(mark.tree)).map_err(sled_failed("drop"))?;
+                *mark = next;
+            }
+            #[cfg(feature = "sim")]
+            (Trees::Memory(disk), Tree::Memory(map)) => disk.adopt(map.clone()),
+            #[cfg(feature = "sim")]
+            (Trees::Memory(_), Tree::Sled(_)) => {}
+        }
+        Ok(())
+    }
+
+    /// Writes buffers to the page cache: enough to survive the process, not the machine.
+    fn flush(&self) -> Result<(), StoreError> {
+        match self {
+            Trees::Sled { db, .. } => drop(db.flush().map_err(sled_failed("flush"))?),
+            #[cfg(feature = "sim")]
+            Trees::Memory(_) => {}
+        }
+        Ok(())
+    }
+}
+
+impl TreeBase {
     /// Puts the keyspace of a snapshot in the place of the present one.
     pub fn install(&mut self, file: &SnapshotFile) -> Result<(), StoreError> {
         let mut reader = Reader::verified(file)?;
-        let next = Mark { tree: self.mark.tree + 1, ..self.mark.clone() };
-        self.db.drop_tree(tree_name(next.tree)).map_err(sled_failed("empty"))?;
-        let tree = self.db.open_tree(tree_name(next.tree)).map_err(sled_failed("open"))?;
+        let tree = self.trees.fresh()?;
         let mut singletons = Vec::new();
-        let mut batch = sled::Batch::default();
-        let mut len = 0;
+        let mut batch = Batch::new();
         while let Some((key, value)) = reader.next()? {
             if key.first() == keys::APPLIED.first() {
-                singletons.push((key, value));
+                singletons.push((key, Some(value)));
                 continue;
             }
-            batch.insert(key, value);
-            len += 1;
-            if len == INSTALL_BATCH_LEN {
-                tree.apply_batch(std::mem::take(&mut batch)).map_err(sled_failed("write"))?;
-                len = 0;
+            batch.push((key, Some(value)));
+            if batch.len() == INSTALL_BATCH_LEN {
+                tree.apply(std::mem::take(&mut batch))?;
             }
         }
         // The position comes last: a tree that was cut off has none, and is begun again.
-        singletons.into_iter().for_each(|(key, value)| batch.insert(key, value));
-        tree.apply_batch(batch).map_err(sled_failed("write"))?;
-        self.db.flush().map_err(sled_failed("flush"))?;
-        let heads = State::load(TreeBase(&tree))?.heads().clone();
-        next.write()?;
+        batch.extend(singletons);
+        tree.apply(batch)?;
+        self.trees.flush()?;
+        let heads = State::load(&tree)?.heads().clone();
+        self.trees.adopt(&tree)?;
         self.tree = tree;
         self.heads = heads;
-        self.db.drop_tree(tree_name(self.mark.tree)).map_err(sled_failed("drop"))?;
-        self.mark = next;
         Ok(())
     }
 
     /// Writes sled's buffers to the page cache: enough to survive the process, not the machine.
     pub fn flush(&self) -> Result<(), StoreError> {
-        self.db.flush().map_err(sled_failed("flush"))?;
-        Ok(())
+        self.trees.flush()
     }
 
     /// All records in order, without events that the cloud holds.
@@ -197,8 +247,8 @@ impl SledBase {
         acknowledged: u64,
         mut each: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        for record in &self.tree {
-            let (key, value) = record.map_err(sled_failed("read"))?;
+        for record in self.tree.records() {
+            let (key, value) = record?;
             if keys::event_offset(&key).is_none_or(|offset| offset > acknowledged) {
                 each(&key, &value)?;
             }
@@ -208,15 +258,10 @@ impl SledBase {
 
     /// Offsets of the events that sled holds, acknowledged or not: first and one past the last.
     pub fn event_range(&self) -> Result<Option<(u64, u64)>, StoreError> {
-        let mut events = self.tree.scan_prefix([keys::OUTBOX]);
-        let Some(first) = events.next() else { return Ok(None) };
-        let last = events.next_back();
-        let offset = |record: sled::Result<(sled::IVec, sled::IVec)>| -> Result<u64, StoreError> {
-            let (key, _) = record.map_err(sled_failed("read"))?;
-            keys::event_offset(&key).ok_or_else(|| StoreError::corrupt("a key of the outbox", "no offset"))
+        let Some((first, last)) = self.tree.ends(keys::OUTBOX)? else { return Ok(None) };
+        let offset = |key: &[u8]| {
+            keys::event_offset(key).ok_or_else(|| StoreError::corrupt("a key of the outbox", "no offset"))
         };
-        let first = offset(first)?;
-        let last = last.map(offset).transpose()?.unwrap_or(first);
-        Ok(Some((first, last + 1)))
+        Ok(Some((offset(&first)?, offset(&last)? + 1)))
     }
 }

@@ -2,19 +2,21 @@
 //! see it between two batches: at one index.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock, mpsc};
-use std::thread;
 
 use proto::Digest;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 
-use super::base::SledBase;
+use super::base::TreeBase;
 use super::hot::{Hot, Layer};
-use super::{meta_of, sled_failed};
+use super::meta_of;
+use super::tree::Batch;
 use crate::error::StoreError;
 use crate::machine::{self, Heads, keys};
 use crate::metrics::Metrics;
+use crate::runtime;
 use crate::snapshot::{Saved, SnapshotFile, Snapshots};
 
 /// Jobs that wait. The worker waits where it is full.
@@ -27,7 +29,7 @@ pub enum Flush {
     /// Bring a layer to sled.
     Layer(Arc<Layer>),
     /// Write all of sled to a snapshot.
-    Snapshot(oneshot::Sender<Result<Saved, StoreError>>),
+    Snapshot(mpsc::SyncSender<Result<Saved, StoreError>>),
     /// Read all of sled.
     Digest(oneshot::Sender<Result<(u64, Digest), StoreError>>),
     /// Put a snapshot in the place of all.
@@ -37,17 +39,38 @@ pub enum Flush {
 }
 
 /// The way to the flusher.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Flusher {
-    jobs: mpsc::SyncSender<Flush>,
+    jobs: Jobs,
     failed: Arc<OnceLock<String>>,
+}
+
+#[derive(Clone)]
+enum Jobs {
+    /// To its thread.
+    Thread(mpsc::SyncSender<Flush>),
+    /// Done where they are handed over: in a simulation nothing has a thread of its own.
+    #[cfg(feature = "sim")]
+    Inline(Arc<std::sync::Mutex<Option<Work>>>),
 }
 
 impl Flusher {
     /// Hands over a job; waits while too many do.
     pub fn send(&self, job: Flush) -> Result<(), StoreError> {
         self.check()?;
-        self.jobs.send(job).map_err(|_| StoreError::Closed("the flusher has ended".into()))
+        let ended = || StoreError::Closed("the flusher has ended".into());
+        match &self.jobs {
+            Jobs::Thread(jobs) => jobs.send(job).map_err(|_| ended()),
+            #[cfg(feature = "sim")]
+            Jobs::Inline(work) => {
+                let mut work = work.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                if work.is_none() {
+                    return Err(ended());
+                }
+                let _ = take(&mut work, job, &self.failed);
+                Ok(())
+            }
+        }
     }
 
     /// Why it cannot go on, if it cannot.
@@ -61,39 +84,35 @@ impl Flusher {
 
 /// Starts the thread.
 pub fn start(
-    base: SledBase,
+    base: TreeBase,
     hot: Arc<Hot>,
     snapshots: Arc<Snapshots>,
     metrics: Metrics,
 ) -> Result<Flusher, StoreError> {
-    let (jobs, inbox) = mpsc::sync_channel(JOBS_LEN_MAX);
     let failed = Arc::new(OnceLock::new());
     let events = base.event_range()?.into_iter().collect();
     let heads = base.heads.clone();
-    let mut work = Work { base, heads, events, hot, snapshots, metrics };
+    let work = Work { base, heads, events, hot, snapshots, metrics };
+    #[cfg(feature = "sim")]
+    if crate::sim::Host::current().is_some() {
+        let jobs = Jobs::Inline(Arc::new(std::sync::Mutex::new(Some(work))));
+        return Ok(Flusher { jobs, failed });
+    }
+    let mut work = Some(work);
+    let (jobs, inbox) = mpsc::sync_channel(JOBS_LEN_MAX);
     let fails = Arc::clone(&failed);
-    thread::Builder::new()
-        .name("store-flusher".into())
-        .spawn(move || {
-            for job in inbox {
-                if let Flush::Stop(done) = job {
-                    drop(done.send(work.stop()));
-                    return;
-                }
-                if let Err(error) = work.run(job) {
-                    tracing::error!(%error, "the state cannot be written");
-                    // The first reason is the one that counts.
-                    let _ = fails.set(error.to_string());
-                    return;
-                }
+    runtime::aside("store-flusher", move || {
+        for job in inbox {
+            if take(&mut work, job, &fails).is_break() {
+                return;
             }
-        })
-        .map_err(|e| StoreError::io("start", "store-flusher", e))?;
-    Ok(Flusher { jobs, failed })
+        }
+    })?;
+    Ok(Flusher { jobs: Jobs::Thread(jobs), failed })
 }
 
 struct Work {
-    base: SledBase,
+    base: TreeBase,
     /// Singletons as sled holds them.
     heads: Heads,
     /// Offsets of events in sled, first and one past the last, oldest first.
@@ -101,6 +120,24 @@ struct Work {
     hot: Arc<Hot>,
     snapshots: Arc<Snapshots>,
     metrics: Metrics,
+}
+
+/// Does a job; says whether there may be another.
+fn take(work: &mut Option<Work>, job: Flush, failed: &OnceLock<String>) -> ControlFlow<()> {
+    if let Flush::Stop(done) = job {
+        // Nobody hears that the files are free before they are.
+        drop(done.send(work.take().map_or(Ok(()), Work::stop)));
+        return ControlFlow::Break(());
+    }
+    let Some(present) = work else { return ControlFlow::Break(()) };
+    if let Err(error) = present.run(job) {
+        tracing::error!(%error, "the state cannot be written");
+        // The first reason is the one that counts.
+        let _ = failed.set(error.to_string());
+        *work = None;
+        return ControlFlow::Break(());
+    }
+    ControlFlow::Continue(())
 }
 
 impl Work {
@@ -129,32 +166,26 @@ impl Work {
     fn write(&mut self, layer: &Layer) -> Result<(), StoreError> {
         let timer = self.metrics.flush_seconds.start_timer();
         let acknowledged = layer.heads.offsets.acknowledged;
-        let mut batch = sled::Batch::default();
-        for (key, value) in layer.writes.records(acknowledged) {
-            match value {
-                Some(value) => batch.insert(key, value),
-                None => batch.remove(key),
-            }
-        }
-        layer.heads.records().into_iter().for_each(|(key, value)| batch.insert(key, value));
+        let mut batch: Batch = layer.writes.records(acknowledged).collect();
+        batch.extend(layer.heads.records().into_iter().map(|(key, value)| (key, Some(value))));
         let waiting = acknowledged.saturating_add(1);
         if let Some((first, _)) = layer.writes.events.range(waiting..).next() {
             self.events.push_back((*first, layer.heads.offsets.last + 1));
         }
         self.trim(acknowledged, &mut batch);
-        self.base.tree.apply_batch(batch).map_err(sled_failed("write"))?;
+        self.base.tree.apply(batch)?;
         self.heads = layer.heads.clone();
         timer.observe_duration();
         Ok(())
     }
 
     /// Removes events that the cloud holds, some at a time.
-    fn trim(&mut self, acknowledged: u64, batch: &mut sled::Batch) {
+    fn trim(&mut self, acknowledged: u64, batch: &mut Batch) {
         let mut left = TRIM_LEN_MAX;
         while let Some((first, end)) = self.events.front_mut() {
             let upto = (*end).min(acknowledged.saturating_add(1)).min(*first + left);
             for offset in *first..upto {
-                batch.remove(keys::event(offset));
+                batch.push((keys::event(offset), None));
             }
             left -= upto.saturating_sub(*first);
             *first = upto.max(*first);

@@ -8,7 +8,7 @@ use proto::profile::{Profile, View};
 use proto::{Event, Offset, VisitorId};
 
 use super::cache::Cache;
-use super::sled_failed;
+use super::tree::Tree;
 use crate::machine::{self, Base, Chunk, Heads, MachineError, Writes, keys, stored};
 use crate::weight;
 
@@ -27,7 +27,7 @@ struct Layers {
     /// Oldest first.
     frozen: VecDeque<Arc<Layer>>,
     /// None once the store is shut down: sled's files are free for the next to open them.
-    tree: Option<sled::Tree>,
+    tree: Option<Tree>,
     heads: Heads,
     /// Grows with every change of the layers above sled.
     epoch: u64,
@@ -43,7 +43,7 @@ pub struct Hot {
 
 /// Events of the outbox: some in memory, the ones before them in sled.
 struct Found {
-    tree: sled::Tree,
+    tree: Tree,
     /// Offsets that sled holds.
     below: std::ops::Range<u64>,
     events: Vec<(Offset, Arc<Event>)>,
@@ -51,7 +51,7 @@ struct Found {
 
 impl Hot {
     /// Nothing in memory yet.
-    pub fn new(tree: sled::Tree, heads: Heads, cache_bytes: u64) -> Self {
+    pub fn new(tree: Tree, heads: Heads, cache_bytes: u64) -> Self {
         let applied = AtomicU64::new(heads.applied.map_or(0, |at| at.index));
         let layers =
             Layers { top: Writes::default(), frozen: VecDeque::new(), tree: Some(tree), heads, epoch: 0 };
@@ -113,7 +113,7 @@ impl Hot {
     }
 
     /// Another keyspace takes the place of all.
-    pub fn replace(&self, tree: sled::Tree, heads: Heads) {
+    pub fn replace(&self, tree: Tree, heads: Heads) {
         let mut layers = self.write();
         self.clean().clear();
         self.applied.store(heads.applied.map_or(0, |at| at.index), Ordering::Release);
@@ -149,7 +149,7 @@ impl Hot {
         };
         let range = keys::event(found.below.start)..keys::event(found.below.end);
         for record in found.tree.range(range) {
-            let (key, value) = record.map_err(sled_failed("read"))?;
+            let (key, value) = record?;
             let Some(offset) = keys::event_offset(&key) else { continue };
             let event: Event = stored::decode_at(&key, &value)?;
             if !fits(&event, events.len()) {
@@ -194,7 +194,7 @@ impl Hot {
 }
 
 impl Layers {
-    fn tree(&self) -> Result<sled::Tree, MachineError> {
+    fn tree(&self) -> Result<Tree, MachineError> {
         let closed = || MachineError::Base { operation: "read", reason: "it is closed".into() };
         self.tree.clone().ok_or_else(closed)
     }
@@ -215,7 +215,7 @@ impl Layers {
 impl Base for Arc<Hot> {
     fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, MachineError> {
         let tree = self.read().tree()?;
-        Ok(tree.get(key).map_err(sled_failed("read"))?.map(|value| value.to_vec()))
+        Ok(tree.get(key)?.map(|value| value.to_vec()))
     }
 
     fn profile(&self, visitor: &VisitorId) -> Result<Option<Arc<Profile>>, MachineError> {
@@ -243,7 +243,7 @@ impl Hot {
             (layers.tree()?, layers.epoch)
         };
         let key = keys::profile(visitor);
-        let Some(value) = tree.get(&key).map_err(sled_failed("read"))? else { return Ok(None) };
+        let Some(value) = tree.get(&key)? else { return Ok(None) };
         let profile: Arc<Profile> = Arc::new(stored::decode_at(&key, &value)?);
         let layers = self.read();
         // Had anything changed meanwhile, this profile might be older than what sled holds by now.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, mpsc as sync_mpsc};
-use std::thread;
 
 use openraft::EntryPayload;
 use openraft::storage::{ApplyResponder, EntryResponder};
@@ -17,6 +16,7 @@ use crate::Applied;
 use crate::error::StoreError;
 use crate::machine::{self, Position, State};
 use crate::metrics::Metrics;
+use crate::runtime;
 use crate::snapshot::{Reader, Saved, SnapshotFile, Snapshots};
 use crate::types::{Effects, Entry, LogId, Membership, SnapshotMeta, StoredMembership, Types};
 
@@ -46,20 +46,10 @@ pub struct Parts {
 }
 
 /// Starts the thread.
-pub fn start(parts: Parts, mut inbox: mpsc::Receiver<Job>) -> Result<(), StoreError> {
+pub fn start(parts: Parts, inbox: mpsc::Receiver<Job>) -> Result<(), StoreError> {
     let state = State::load(Arc::clone(&parts.hot))?;
     let mut worker = Worker { parts, state, dirty: false };
-    thread::Builder::new()
-        .name("store-state".into())
-        .spawn(move || {
-            while let Some(job) = inbox.blocking_recv() {
-                if worker.run(job).is_break() {
-                    return;
-                }
-            }
-        })
-        .map_err(|e| StoreError::io("start", "store-state", e))?;
-    Ok(())
+    runtime::serve("store-state", inbox, move |job, _| worker.run(job))
 }
 
 struct Worker {
@@ -163,7 +153,7 @@ impl Worker {
     }
 
     fn snapshot(&mut self, done: tokio::sync::oneshot::Sender<Result<Saved, StoreError>>) {
-        let (written, answer) = tokio::sync::oneshot::channel();
+        let (written, answer) = sync_mpsc::sync_channel(1);
         let sent = self.freeze().and_then(|()| self.parts.flusher.send(Flush::Snapshot(written)));
         if let Err(error) = sent {
             drop(done.send(Err(error)));
@@ -172,7 +162,7 @@ impl Worker {
         let (current, metrics) = (Arc::clone(&self.parts.current), self.parts.metrics.clone());
         // Waits beside: applying goes on while the snapshot is written.
         let wait = move || {
-            let saved = answer.blocking_recv();
+            let saved = answer.recv();
             let saved = saved.unwrap_or_else(|_| Err(StoreError::Closed("the flusher has ended".into())));
             if let Ok(saved) = &saved {
                 current.set(saved.clone());
@@ -180,7 +170,7 @@ impl Worker {
             }
             drop(done.send(saved));
         };
-        if let Err(error) = thread::Builder::new().name("store-snapshot".into()).spawn(wait) {
+        if let Err(error) = runtime::aside("store-snapshot", wait) {
             tracing::error!(%error, "no thread for a snapshot");
         }
     }
