@@ -80,7 +80,11 @@ pub fn caught_up_leader(store: Store, shutdown: CancellationToken) -> watch::Rec
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
-                changed = leadership.changed() => if changed.is_err() { return },
+                changed = leadership.changed() => if changed.is_err() {
+                    // Raft has ended, and leads nobody.
+                    sender.send_replace(false);
+                    return;
+                },
             }
         }
     });

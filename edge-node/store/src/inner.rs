@@ -194,8 +194,8 @@ impl Inner {
             match timeout_at(deadline, asked).await {
                 Ok(Some(index)) => return Ok(index),
                 Err(_) => return Err(StoreError::NoLeader),
-                // Either is a reason to ask again.
-                Ok(None) => drop(timeout(RETRY_PAUSE, leadership.changed()).await),
+                Ok(None) if leadership::change(&mut leadership, RETRY_PAUSE).await => {}
+                Ok(None) => return Err(StoreError::Closed("Raft has ended".into())),
             }
         }
     }
@@ -213,6 +213,13 @@ impl Inner {
         let asked = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
         let linearizer = asked.map_err(|_| StoreError::NotLeader(self.leadership.borrow().leader))?;
         Ok(linearizer.read_log_id().log_id().index)
+    }
+
+    /// Why Raft has ended, if it has.
+    pub fn failure(&self) -> Option<String> {
+        let metrics = self.raft.metrics();
+        let state = metrics.borrow_watched().running_state.clone();
+        state.err().map(|fatal| fatal.to_string())
     }
 
     /// How the store is.

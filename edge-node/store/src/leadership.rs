@@ -1,12 +1,14 @@
 //! Who leads, as this node knows: Raft's many metrics, boiled down to what changes when the leader does.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use proto::NodeId;
 use proto::control::Role;
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
@@ -50,6 +52,11 @@ pub fn address(raft: &Raft, node: NodeId) -> Option<Arc<str>> {
     let metrics = raft.server_metrics();
     let metrics = metrics.borrow_watched();
     metrics.membership_config.membership().get_node(&node.0).map(|at| at.addr.as_str().into())
+}
+
+/// Waits for a change, at most so long. False: there will be none any more, because Raft has ended.
+pub async fn change(leadership: &mut watch::Receiver<Leadership>, within: Duration) -> bool {
+    !matches!(timeout(within, leadership.changed()).await, Ok(Err(_)))
 }
 
 /// Tells of changes until cancelled.

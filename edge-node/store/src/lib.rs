@@ -276,6 +276,12 @@ impl Store {
         self.inner.members.transfer().await
     }
 
+    /// Why this node's Raft has ended, if it has: a disk that failed, most often. The node acknowledges nothing any more; what
+    /// it acknowledged is safe. Open the store again once the cause is gone.
+    pub fn failure(&self) -> Option<String> {
+        self.inner.failure()
+    }
+
     /// The members, by id.
     pub fn members(&self) -> Vec<Member> {
         leadership::members(&self.inner.raft)

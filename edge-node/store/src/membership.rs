@@ -81,8 +81,9 @@ impl Members {
             };
             match result {
                 Err(StoreError::NotLeader(_)) if Instant::now() < deadline => {
-                    // Either is a reason to try again.
-                    let _ = timeout(RETRY_PAUSE, leadership.changed()).await;
+                    if !leadership::change(&mut leadership, RETRY_PAUSE).await {
+                        return Err(StoreError::Closed("Raft has ended".into()));
+                    }
                 }
                 Err(StoreError::NotLeader(_)) => return Err(StoreError::NoLeader),
                 other => return other,

@@ -115,6 +115,11 @@ impl Host {
         self.resume();
     }
 
+    /// Whether it lives and is not paused.
+    pub fn runs(&self) -> bool {
+        !lock(&self.shared.tasks).dead && !lock(&self.shared.pause).paused
+    }
+
     /// Nothing of it runs until [`Host::resume`].
     pub fn pause(&self) {
         lock(&self.shared.pause).paused = true;

@@ -48,7 +48,8 @@ pub async fn tail(
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
-            _ = leader.wait_for(|leads| !leads) => {}
+            // Nobody says any more who leads: the node is ending.
+            lost = leader.wait_for(|leads| !leads) => if lost.is_err() { return },
             () = lead(&*commits, &link) => {}
         }
     }

@@ -1,2 +1,13 @@
-//! The whole system under faults. For now the tests are process tests: real binaries on this machine, killed and lied to
-//! (`tests/processes/`), and the rules of the house, checked on the source (`tests/house/`).
+//! The whole system under faults.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`invariants`] | what a PoP promises, one file a promise |
+//! | [`sim`] | a PoP, a cloud and clients on virtual time, from one seed |
+//! | [`fuzz`] | many seeds, each in a process of its own |
+//!
+//! `tests/processes/` starts real processes and breaks them; `tests/house/` holds the rules of the house.
+
+pub mod fuzz;
+pub mod invariants;
+pub mod sim;

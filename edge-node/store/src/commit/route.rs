@@ -87,9 +87,12 @@ impl Router {
                     return group.answer_some(|_| Some(StoreError::Closed(reason.clone())));
                 }
             }
-            let pause = Instant::now() + RETRY_PAUSE;
-            // Either is a reason to try again.
-            let _ = timeout_at(pause.min(deadline), leadership.changed()).await;
+            let pause = RETRY_PAUSE.min(deadline.saturating_duration_since(Instant::now()));
+            if !leadership::change(&mut leadership, pause).await {
+                let ended = || StoreError::Closed("Raft has ended".into());
+                self.metrics.notes_dropped.inc_by(group.notes.len() as u64);
+                return group.answer_some(|_| Some(ended()));
+            }
         }
     }
 

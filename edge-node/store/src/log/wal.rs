@@ -86,7 +86,7 @@ pub fn open(dir: &Path) -> Result<Box<dyn Wal>, StoreError> {
     }
     // What a killed process wrote but did not sync is in the page cache. Raft takes what it reads here as durable, and counts
     // it towards a majority: so it is made durable first.
-    durable::sync_files(dir)?;
+    durable::settle_files(dir)?;
     let text = dir.to_str().ok_or(StoreError::Config("dir must be UTF-8"))?;
     let mut config = Config::new(text);
     config.log_cache_capacity = Some(CACHE_BYTES);

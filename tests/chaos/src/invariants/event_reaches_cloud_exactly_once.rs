@@ -56,7 +56,9 @@ impl Invariant for EventReachesCloudExactlyOnce {
                 && let Some(other) = there.insert(key, id)
             {
                 let (visitor, serial) = key;
-                return Err(format!("event {serial} of visitor {visitor} is in the cloud as {other} and as {id}"));
+                return Err(format!(
+                    "event {serial} of visitor {visitor} is in the cloud as {other} and as {id}"
+                ));
             }
         }
         match self.acknowledged.iter().find(|key| !there.contains_key(key)) {

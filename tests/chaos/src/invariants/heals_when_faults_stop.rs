@@ -35,7 +35,10 @@ impl Invariant for HealsWhenFaultsStop {
             return Err(format!("no leader {seconds} s after the last fault"));
         }
         if !healed.refusing.is_empty() {
-            return Err(format!("nodes {:?} take no write {seconds} s after the last fault", healed.refusing));
+            return Err(format!(
+                "nodes {:?} take no write {seconds} s after the last fault",
+                healed.refusing
+            ));
         }
         if !healed.lagging.is_empty() {
             return Err(format!("nodes {:?} lag {seconds} s after the last fault", healed.lagging));

@@ -25,7 +25,10 @@ impl Invariant for LinearizableReads {
         let Fact::Read(read) = fact else { return Ok(()) };
         if let Some(serial) = read.seen.iter().find(|serial| !self.sent.contains(&(read.visitor, **serial))) {
             let visitor = read.visitor;
-            return Err(format!("node {} shows event {serial} of visitor {visitor}: nobody sent it", read.node));
+            return Err(format!(
+                "node {} shows event {serial} of visitor {visitor}: nobody sent it",
+                read.node
+            ));
         }
         if read.consistency != Consistency::Linearizable {
             return Ok(());
@@ -40,7 +43,9 @@ impl Invariant for LinearizableReads {
             )),
             None => Ok(()),
         };
-        seen.into_iter().for_each(|serial| drop(shown.entry(serial).or_insert(at)));
+        for serial in seen {
+            shown.entry(serial).or_insert(at);
+        }
         verdict
     }
 }

@@ -26,7 +26,9 @@ impl Invariant for ServedModelIsPublishedAndSigned {
             }
             Fact::Serves { node, revision, manifest, signed } => {
                 if !signed {
-                    return Err(format!("node {node} serves revision {revision}, whose signature is not the cloud's"));
+                    return Err(format!(
+                        "node {node} serves revision {revision}, whose signature is not the cloud's"
+                    ));
                 }
                 match self.published.get(revision) {
                     Some(published) if published == manifest => Ok(()),

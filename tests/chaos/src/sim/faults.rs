@@ -1,0 +1,515 @@
+//! What can go wrong, drawn from the seed. Every fault ends: at its own time, or when the chaos does.
+
+use std::time::Duration;
+
+use edge_store::sim::Loss;
+use proto::NodeId;
+use proto::peer::MemberChange;
+use rand::RngExt as _;
+use rand::seq::SliceRandom as _;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::cloud;
+use super::machine::{address, host_name};
+use super::world::World;
+
+/// How long a change of members may take once nothing stands in its way.
+const CHANGE_WITHIN: Duration = Duration::from_secs(130);
+
+/// What can go wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// SIGKILL of one node.
+    Kill,
+    /// SIGKILL of a majority.
+    KillQuorum,
+    /// A machine loses its power.
+    PowerCut,
+    /// All machines lose their power at once.
+    PowerCutOfAll,
+    /// SIGSTOP for half to three elections.
+    Pause,
+    /// Nothing passes from one node to another; the other way it does.
+    PartitionOneWay,
+    /// The leader is cut off from all others.
+    PartitionLeader,
+    /// Two halves see each other only through one node.
+    PartitionBridge,
+    /// A node is cut off and back, again and again.
+    PartitionFlapping,
+    /// One node after another is cut off, and they come back in another order.
+    PartitionSwizzle,
+    /// All links of a node break at once.
+    LinksDropped,
+    /// Syncs take long.
+    SlowDisk,
+    /// Writes and syncs fail.
+    DiskFails,
+    /// A wall clock jumps by up to an hour.
+    ClockStep,
+    /// A new node joins.
+    MemberJoins,
+    /// A node leaves for good.
+    MemberLeaves,
+    /// The leader makes a snapshot, and forgets the log before it.
+    Snapshot,
+    /// A node comes back while the leader makes a snapshot.
+    SnapshotDuringCatchUp,
+    /// The cloud publishes a bundle.
+    Bundle,
+    /// The cloud cannot be reached.
+    CloudAway,
+    /// The cloud's process ends and starts again.
+    CloudKilled,
+    /// The cloud takes batches, and its acknowledgements are lost.
+    AcknowledgementsLost,
+    /// The leader hands over.
+    Transfer,
+}
+
+/// All of them: a run of many seeds that lacks one has not covered what it claims.
+pub const ALL: [(Fault, &str); 23] = [
+    (Fault::Kill, "kill"),
+    (Fault::KillQuorum, "kill of a quorum"),
+    (Fault::PowerCut, "power cut"),
+    (Fault::PowerCutOfAll, "power cut of all"),
+    (Fault::Pause, "pause"),
+    (Fault::PartitionOneWay, "partition, one way"),
+    (Fault::PartitionLeader, "partition of the leader"),
+    (Fault::PartitionBridge, "partition, bridge"),
+    (Fault::PartitionFlapping, "partition, flapping"),
+    (Fault::PartitionSwizzle, "partition, swizzle"),
+    (Fault::LinksDropped, "links dropped"),
+    (Fault::SlowDisk, "slow disk"),
+    (Fault::DiskFails, "disk fails"),
+    (Fault::ClockStep, "clock step"),
+    (Fault::MemberJoins, "member joins"),
+    (Fault::MemberLeaves, "member leaves"),
+    (Fault::Snapshot, "snapshot"),
+    (Fault::SnapshotDuringCatchUp, "snapshot during catch-up"),
+    (Fault::Bundle, "bundle"),
+    (Fault::CloudAway, "cloud away"),
+    (Fault::CloudKilled, "cloud killed"),
+    (Fault::AcknowledgementsLost, "acknowledgement lost"),
+    (Fault::Transfer, "leader transfer"),
+];
+
+impl Fault {
+    /// What people call it.
+    pub fn name(self) -> &'static str {
+        ALL.iter().find(|(fault, _)| *fault == self).map_or("?", |(_, name)| name)
+    }
+}
+
+/// What ends a fault.
+#[derive(Debug, Clone)]
+pub enum Undo {
+    /// Starts a node; whether the leader makes a snapshot just then.
+    Boot(u64, bool),
+    /// Lets a node go on.
+    Resume(u64),
+    /// Lets everything pass between these hosts again.
+    Heal(Vec<(String, String)>),
+    /// Cuts (true) or heals (false) a node, so many times more.
+    Flap(u64, bool, u32),
+    /// The disk is as it was.
+    Disk(u64),
+    /// The cloud is back.
+    Cloud,
+    /// The cloud's process starts.
+    CloudStarts,
+    /// Acknowledgements arrive.
+    Acknowledgements,
+}
+
+/// Faults that have not ended.
+#[derive(Debug, Default)]
+pub struct Ongoing {
+    undo: Vec<(Instant, Undo)>,
+    /// A change of members, and what came of it.
+    change: Option<(MemberChange, JoinHandle<bool>)>,
+}
+
+impl World {
+    /// Injects faults until a time, and ends those whose time has come.
+    pub async fn chaos(&mut self, until: Instant) {
+        while Instant::now() < until {
+            let next = Instant::now() + Duration::from_millis(self.random.random_range(100..1_500));
+            self.expire(next).await;
+            sleep_until(next).await;
+            let (fault, _) = ALL[self.random.random_range(0..ALL.len())];
+            self.inject(fault).await;
+        }
+    }
+
+    async fn expire(&mut self, until: Instant) {
+        loop {
+            let due = self.ongoing.undo.iter().enumerate().filter(|(_, (at, _))| *at <= until);
+            let Some((first, at)) = due.min_by_key(|(_, (at, _))| *at).map(|(i, (at, _))| (i, *at)) else {
+                return;
+            };
+            sleep_until(at).await;
+            let (_, undo) = self.ongoing.undo.remove(first);
+            self.undo(undo).await;
+        }
+    }
+
+    fn later(&mut self, min_ms: u64, max_ms: u64, undo: Undo) {
+        let at = Instant::now() + Duration::from_millis(self.random.random_range(min_ms..max_ms));
+        self.ongoing.undo.push((at, undo));
+    }
+
+    fn any_running(&mut self) -> Option<u64> {
+        let running: Vec<u64> = self.running().into_iter().map(|(node, _)| node).collect();
+        (!running.is_empty()).then(|| running[self.random.random_range(0..running.len())])
+    }
+
+    fn leader(&self) -> Option<u64> {
+        let mut running = self.running().into_iter();
+        running.find(|(_, process)| process.store.leadership().borrow().is_leader).map(|(node, _)| node)
+    }
+
+    fn shuffled(&mut self) -> Vec<u64> {
+        let mut nodes: Vec<u64> = self.machines.keys().copied().collect();
+        nodes.shuffle(&mut self.random);
+        nodes
+    }
+
+    async fn inject(&mut self, fault: Fault) {
+        let injected = match fault {
+            Fault::Kill | Fault::PowerCut | Fault::SnapshotDuringCatchUp | Fault::Pause => {
+                self.hit_one(fault)
+            }
+            Fault::KillQuorum | Fault::PowerCutOfAll => self.hit_many(fault),
+            Fault::PartitionOneWay
+            | Fault::PartitionLeader
+            | Fault::PartitionBridge
+            | Fault::PartitionFlapping
+            | Fault::PartitionSwizzle
+            | Fault::LinksDropped => self.cut(fault),
+            Fault::SlowDisk | Fault::DiskFails => self.hit_disk(fault),
+            Fault::ClockStep => self.step_clock(),
+            Fault::MemberJoins | Fault::MemberLeaves => self.change_members(fault).await,
+            Fault::Snapshot => self.snapshot().await,
+            Fault::Transfer => self.transfer().await,
+            Fault::Bundle | Fault::CloudAway | Fault::CloudKilled | Fault::AcknowledgementsLost => {
+                self.hit_cloud(fault)
+            }
+        };
+        // What the cloud really lost is counted at the end.
+        if let Some(what) = injected
+            && fault != Fault::AcknowledgementsLost
+        {
+            self.watch.fault(fault.name());
+            self.watch.note(|| format!("fault: {}: {what}", fault.name()));
+        }
+    }
+
+    fn hit_one(&mut self, fault: Fault) -> Option<String> {
+        let node = self.any_running()?;
+        match fault {
+            Fault::Pause => {
+                self.machines[&node].process.as_ref()?.host.pause();
+                // Half to three elections of 0.6 s, as defaults are.
+                self.later(300, 1_800, Undo::Resume(node));
+            }
+            Fault::PowerCut => {
+                let lost = self.cut_power(node);
+                self.later(200, 4_000, Undo::Boot(node, false));
+                return Some(format!("node {node}, {lost} writes lost"));
+            }
+            _ => {
+                self.kill(node);
+                self.later(200, 4_000, Undo::Boot(node, fault == Fault::SnapshotDuringCatchUp));
+            }
+        }
+        Some(format!("node {node}"))
+    }
+
+    fn cut_power(&mut self, node: u64) -> usize {
+        self.kill(node);
+        let loss = if self.random.random_bool(0.5) { Loss::All } else { Loss::Tail };
+        self.machines[&node].disk.cut_power(loss)
+    }
+
+    fn hit_many(&mut self, fault: Fault) -> Option<String> {
+        let mut nodes = self.shuffled();
+        if fault == Fault::KillQuorum {
+            nodes.truncate(self.machines.len() / 2 + 1);
+        }
+        let mut lost = 0;
+        for node in nodes.clone() {
+            match fault {
+                Fault::KillQuorum => self.kill(node),
+                _ => lost += self.cut_power(node),
+            }
+            self.later(200, 3_000, Undo::Boot(node, false));
+        }
+        Some(format!("nodes {nodes:?}, {lost} writes lost"))
+    }
+
+    fn partition(&mut self, pairs: Vec<(String, String)>, min_ms: u64, max_ms: u64) {
+        pairs.iter().for_each(|(from, to)| self.setting.network.partition(from, to));
+        self.later(min_ms, max_ms, Undo::Heal(pairs));
+    }
+
+    /// Both directions between a node and all others.
+    fn around(&self, node: u64) -> Vec<(String, String)> {
+        let others = self.machines.keys().filter(|other| **other != node);
+        others
+            .flat_map(|other| {
+                let (a, b) = (host_name(node), host_name(*other));
+                [(a.clone(), b.clone()), (b, a)]
+            })
+            .collect()
+    }
+
+    fn cut(&mut self, fault: Fault) -> Option<String> {
+        let nodes = self.shuffled();
+        let (&first, &second) = (nodes.first()?, nodes.get(1)?);
+        match fault {
+            Fault::PartitionOneWay => {
+                self.partition(vec![(host_name(first), host_name(second))], 300, 4_000);
+                Some(format!("from node {first} to node {second}"))
+            }
+            Fault::PartitionLeader => {
+                let leader = self.leader()?;
+                let pairs = self.around(leader);
+                self.partition(pairs, 500, 5_000);
+                Some(format!("node {leader}"))
+            }
+            Fault::PartitionBridge => {
+                let (left, right) = nodes[1..].split_at((nodes.len() - 1) / 2);
+                let pairs =
+                    left.iter().flat_map(|l| right.iter().map(move |r| (host_name(*l), host_name(*r))));
+                let pairs = pairs.flat_map(|(l, r)| [(l.clone(), r.clone()), (r, l)]).collect();
+                self.partition(pairs, 500, 5_000);
+                Some(format!("{left:?} and {right:?} meet at node {first}"))
+            }
+            Fault::PartitionFlapping => {
+                let times = self.random.random_range(4..16);
+                self.later(1, 2, Undo::Flap(first, true, times));
+                Some(format!("node {first}, {times} times"))
+            }
+            Fault::PartitionSwizzle => {
+                let mut some = nodes;
+                let len = self.random.random_range(1..=some.len());
+                some.truncate(len);
+                for node in &some {
+                    let pairs = self.around(*node);
+                    self.partition(pairs, 300, 4_000);
+                }
+                Some(format!("{some:?}"))
+            }
+            _ => {
+                for other in &nodes[1..] {
+                    self.setting.network.drop_links(&host_name(first), &host_name(*other));
+                }
+                self.setting.network.drop_links(&host_name(first), cloud::HOST);
+                Some(format!("node {first}"))
+            }
+        }
+    }
+
+    fn hit_disk(&mut self, fault: Fault) -> Option<String> {
+        let node = self.any_running()?;
+        let slow = Duration::from_millis(self.random.random_range(20..400));
+        let reason = if self.random.random_bool(0.5) { "EIO" } else { "ENOSPC" };
+        self.machines[&node].disk.set(|disk| match fault {
+            Fault::SlowDisk => disk.sync_min = slow,
+            _ => disk.failing = Some(reason),
+        });
+        self.later(300, 3_000, Undo::Disk(node));
+        let what =
+            if fault == Fault::SlowDisk { format!("{} ms", slow.as_millis()) } else { reason.to_owned() };
+        Some(format!("node {node}: {what}"))
+    }
+
+    fn step_clock(&mut self) -> Option<String> {
+        let node = self.any_running()?;
+        let ms = self.random.random_range(-3_600_000..3_600_000);
+        self.machines[&node].clock.step(ms);
+        Some(format!("node {node} by {ms} ms"))
+    }
+
+    async fn snapshot(&mut self) -> Option<String> {
+        let (node, process) = self.running().into_iter().find(|(node, _)| Some(*node) == self.leader())?;
+        let store = process.store.clone();
+        drop(process.host.spawn(async move { store.snapshot().await }));
+        Some(format!("node {node}"))
+    }
+
+    async fn transfer(&mut self) -> Option<String> {
+        let (node, process) = self.running().into_iter().find(|(node, _)| Some(*node) == self.leader())?;
+        let store = process.store.clone();
+        drop(process.host.spawn(async move { store.transfer_leadership().await }));
+        Some(format!("from node {node}"))
+    }
+
+    fn hit_cloud(&mut self, fault: Fault) -> Option<String> {
+        match fault {
+            Fault::Bundle => self.cloud.publish(),
+            Fault::CloudAway => {
+                for node in self.machines.keys() {
+                    self.setting.network.isolate(cloud::HOST, &[&host_name(*node)]);
+                }
+                self.watch.set_cloud_away(true);
+                self.later(500, 8_000, Undo::Cloud);
+            }
+            Fault::CloudKilled => {
+                self.setting.network.kill(cloud::HOST);
+                self.watch.set_cloud_away(true);
+                self.later(200, 3_000, Undo::CloudStarts);
+            }
+            _ => {
+                self.cloud.lose_acknowledgements(3);
+                self.later(500, 3_000, Undo::Acknowledgements);
+            }
+        }
+        Some("the cloud".to_owned())
+    }
+
+    async fn undo(&mut self, undo: Undo) {
+        match undo {
+            Undo::Boot(node, snapshot) => {
+                self.boot(node).await;
+                if snapshot {
+                    self.snapshot().await;
+                }
+            }
+            Undo::Resume(node) => {
+                if let Some(process) = self.machines.get(&node).and_then(|machine| machine.process.as_ref()) {
+                    process.host.resume();
+                }
+            }
+            Undo::Heal(pairs) => pairs.iter().for_each(|(from, to)| self.setting.network.heal(from, to)),
+            Undo::Flap(node, cut, left) => {
+                for (from, to) in self.around(node) {
+                    match cut {
+                        true => self.setting.network.partition(&from, &to),
+                        false => self.setting.network.heal(&from, &to),
+                    }
+                }
+                if left > 0 || cut {
+                    self.later(20, 400, Undo::Flap(node, !cut, left.saturating_sub(1)));
+                }
+            }
+            Undo::Disk(node) => {
+                let Some(machine) = self.machines.get(&node) else { return };
+                machine.disk.set(|disk| {
+                    disk.failing = None;
+                    disk.sync_min = Duration::from_micros(200);
+                });
+                self.restart_ended().await;
+            }
+            Undo::Cloud => {
+                for node in self.machines.keys() {
+                    self.setting.network.heal(cloud::HOST, &host_name(*node));
+                    self.setting.network.heal(&host_name(*node), cloud::HOST);
+                }
+                self.watch.set_cloud_away(false);
+            }
+            Undo::CloudStarts => {
+                // It may have been killed twice, and started once already.
+                drop(self.cloud.start());
+                self.watch.set_cloud_away(false);
+            }
+            Undo::Acknowledgements => self.cloud.lose_acknowledgements(0),
+        }
+    }
+
+    /// Starts nodes again that ended by themselves, as whoever runs them does.
+    pub async fn restart_ended(&mut self) {
+        let ended: Vec<u64> = self
+            .running()
+            .into_iter()
+            .filter(|(_, process)| process.host.runs() && process.store.failure().is_some())
+            .map(|(node, _)| node)
+            .collect();
+        for node in ended {
+            self.watch.note(|| format!("node {node} ended by itself"));
+            self.kill(node);
+            self.boot(node).await;
+        }
+    }
+
+    /// Ends all faults.
+    pub async fn stop_faults(&mut self) {
+        while let Some((_, undo)) = self.ongoing.undo.pop() {
+            let undo = match undo {
+                Undo::Flap(node, ..) => Undo::Flap(node, false, 0),
+                other => other,
+            };
+            self.undo(undo).await;
+        }
+        self.setting.network.heal_all();
+        for node in self.machines.keys().copied().collect::<Vec<_>>() {
+            self.boot(node).await;
+        }
+        self.restart_ended().await;
+        self.finish_change().await;
+        self.watch.note(|| "the last fault is over".to_owned());
+    }
+
+    async fn change_members(&mut self, fault: Fault) -> Option<String> {
+        if self.ongoing.change.as_ref().is_some_and(|(_, task)| task.is_finished()) {
+            self.finish_change().await;
+        }
+        if self.ongoing.change.is_some() {
+            return None;
+        }
+        let change = match fault {
+            Fault::MemberJoins if self.machines.len() < 6 => {
+                let node = self.add_machine();
+                self.boot(node).await;
+                MemberChange::Join { node: NodeId(node), address: address(node) }
+            }
+            Fault::MemberLeaves if self.machines.len() > 3 => {
+                MemberChange::Leave { node: NodeId(self.any_running()?) }
+            }
+            _ => return None,
+        };
+        let what = format!("{change:?}");
+        self.begin_change(change)?;
+        Some(what)
+    }
+
+    fn begin_change(&mut self, change: MemberChange) -> Option<()> {
+        let subject = subject(&change);
+        let running = self.running();
+        let (_, process) = running.iter().find(|(node, _)| *node != subject)?;
+        let (store, asked) = (process.store.clone(), change.clone());
+        let task = process.host.spawn(async move { store.member(asked).await.is_ok() });
+        self.ongoing.change = Some((change, task));
+        Some(())
+    }
+
+    /// Sees a change of members through: one whose outcome is unknown is asked for again.
+    async fn finish_change(&mut self) {
+        while let Some((change, task)) = self.ongoing.change.take() {
+            let done = matches!(timeout(CHANGE_WITHIN, task).await, Ok(Ok(true)));
+            self.watch.note(|| format!("{change:?}: {done}"));
+            if !done {
+                sleep(Duration::from_millis(200)).await;
+                if self.begin_change(change).is_none() {
+                    return;
+                }
+                continue;
+            }
+            if let MemberChange::Leave { node } = change {
+                self.kill(node.0);
+                self.machines.remove(&node.0);
+                self.ongoing.undo.retain(
+                    |(_, undo)| !matches!(undo, Undo::Boot(n, _) | Undo::Flap(n, ..) if *n == node.0),
+                );
+            }
+        }
+    }
+}
+
+fn subject(change: &MemberChange) -> u64 {
+    match change {
+        MemberChange::Join { node, .. } | MemberChange::Leave { node } => node.0,
+    }
+}
