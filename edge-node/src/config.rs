@@ -152,6 +152,8 @@ pub struct ServingConfig {
     pub queue_len_max: usize,
     /// Longest wait for a model thread; then the fallback without a model serves.
     pub queue_wait_max_ms: u64,
+    /// Oldest view of a visitor that is used.
+    pub view_age_max_ms: u64,
     /// Path of ONNX Runtime; empty: look for it.
     pub onnxruntime: PathBuf,
 }
@@ -201,6 +203,7 @@ impl Config {
             ("serving.candidates", self.serving.candidates as u64),
             ("serving.queue_len_max", self.serving.queue_len_max as u64),
             ("serving.queue_wait_max_ms", self.serving.queue_wait_max_ms),
+            ("serving.view_age_max_ms", self.serving.view_age_max_ms),
             ("store.heartbeat_ms", self.store.heartbeat_ms),
             ("uplink.batch_len_max", self.uplink.batch_len_max as u64),
             ("uplink.batch_bytes_max", self.uplink.batch_bytes_max as u64),

@@ -8,6 +8,7 @@
 //! | [`bundles`] | pulls, verifies, activates bundles |
 //! | [`workers`] | the threads that run models |
 //! | [`commits`] | the store as the uplink sees it |
+//! | [`disk`] | what happens when the disk fails |
 //! | [`admin`] | the admin port |
 
 pub mod admin;
@@ -15,6 +16,7 @@ pub mod bundles;
 pub mod clock;
 pub mod commits;
 pub mod config;
+pub mod disk;
 pub mod gateway;
 pub mod metrics;
 pub mod node;

@@ -23,6 +23,7 @@ use crate::admin::{self, Admin};
 use crate::bundles::{ActiveBundle, Bundles, Folder, Sources};
 use crate::commits::{StoreCommits, caught_up_leader};
 use crate::config::{ClientsConfig, Config};
+use crate::disk;
 use crate::gateway::Gateway;
 use crate::metrics::Metrics;
 use crate::peers::Peers;
@@ -48,8 +49,20 @@ struct Doors {
     cloud_dialer: Arc<dyn Dialer>,
 }
 
-/// Runs a node until shutdown.
+/// Runs a node until shutdown. One whose disk fails goes on answering from what it knows, acknowledges nothing, and begins anew
+/// when the disk takes writes again.
 pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
+    loop {
+        live(config.clone(), shutdown.child_token()).await?;
+        if shutdown.is_cancelled() {
+            return Ok(());
+        }
+        tracing::warn!("the disk takes writes again: the node begins anew");
+    }
+}
+
+/// One life of a node: until shutdown, or until its disk has failed and works again.
+async fn live(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     std::fs::create_dir_all(&config.dir).with_context(|| format!("cannot make {}", config.dir.display()))?;
     let registry = Registry::new();
     let metrics = Metrics::new(&registry)?;
@@ -111,6 +124,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     tasks.spawn(keep_link(cloud.clone(), report, shutdown.clone()));
     tasks.spawn(edge_uplink::tail(Arc::new(commits), leader, cloud, shutdown.clone()));
     tasks.spawn(bundles.run(shutdown.clone()));
+    tasks.spawn(disk::end_when_it_recovers(store.clone(), config.dir.clone(), shutdown.clone()));
     tasks.spawn(Arc::new(gateway).serve(doors.clients, shutdown.clone()));
     shutdown.cancelled().await;
     tasks.close();
@@ -272,7 +286,11 @@ fn report(
 /// Ready: there is a leader, and a bundle to serve from.
 fn readiness(store: &Store, active: &ActiveBundle) -> service::admin::Readiness {
     let (leadership, active) = (store.leadership(), active.clone());
+    let store = store.clone();
     Arc::new(move || {
+        if let Some(reason) = store.failure() {
+            return Err(format!("nothing is acknowledged, the store has ended: {reason}"));
+        }
         if leadership.borrow().leader.is_none() {
             return Err("no leader is known".to_owned());
         }

@@ -166,8 +166,11 @@ pub struct Answer {
     pub revision: Revision,
     /// Log index the node had applied.
     pub applied: u64,
-    /// False: the node could not reach the request's session token in time and answered from an older view.
+    /// False: the node could not reach the request's session token in time, or its view was too old to be used.
     pub fresh: bool,
+    /// How old the view may be: what the PoP acknowledged longer ago is in it. None: the node cannot say, because no leader
+    /// has answered it since it started.
+    pub age_ms: Option<u64>,
 }
 
 /// A batch of events.

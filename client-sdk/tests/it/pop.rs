@@ -225,6 +225,7 @@ fn answer(recommend: &Recommend, trace: TraceId) -> Answer {
         revision: Revision(1),
         applied: 0,
         fresh: true,
+        age_ms: Some(0),
     }
 }
 

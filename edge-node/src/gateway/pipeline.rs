@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use edge_serving::{Decision, Prepared, Stage};
 use proto::client::{Answer, Recommend, ServedBy};
 use proto::command::Command;
-use proto::profile::View;
-use proto::{AnswerId, ErrorReply, ItemId, ModelVersion, Revision};
+use proto::profile::{Profile, View};
+use proto::{AnswerId, ErrorReply, ItemId, ModelVersion, Revision, VisitorId};
 
 use super::Gateway;
 use crate::clock;
@@ -27,16 +27,17 @@ pub async fn recommend(
     let _admitted = gateway.admit()?;
     let times = Deadlines::of(&gateway.serving, started, deadline);
 
-    // View: wait, within a bound, for what the client must have seen; then read what this node knows.
+    // View: wait, within a bound, for what the client must have seen; then read what this node knows, and how old that may be.
     let fresh = catch_up(gateway, &ask, times.token).await;
-    let view = gateway.store.view(&ask.visitor);
+    let seen = see(gateway, &ask.visitor, fresh);
 
     // Retrieve, rank, re-rank: on a model thread, or without a model where there is no time or no room for one.
     let now_ms = clock::now_ms();
     let Some(prepared) = gateway.bundle.load() else {
-        return Ok(answer(gateway, None, &view, Decision::default(), fresh));
+        return Ok(answer(gateway, None, &seen, Decision::default()));
     };
     let times = times.queued(Instant::now());
+    let view = seen.view.clone();
     let job = Arc::new(Job { prepared, view, ask, now_ms, times: times.models });
     let decision = decide(gateway, &job, times.answer).await;
 
@@ -48,7 +49,7 @@ pub async fn recommend(
     }
 
     // Answer.
-    Ok(answer(gateway, Some(&job.prepared), &job.view, decision, fresh))
+    Ok(answer(gateway, Some(&job.prepared), &seen, decision))
 }
 
 /// When each stage must have begun.
@@ -91,6 +92,28 @@ async fn catch_up(gateway: &Gateway, ask: &Recommend, until: Instant) -> bool {
     fresh
 }
 
+/// What the node knows of a visitor.
+struct Known {
+    view: View,
+    fresh: bool,
+    age: Option<Duration>,
+}
+
+/// Reads what this node knows of a visitor: nothing, where that may be too old. A consent may have been withdrawn since.
+fn see(gateway: &Gateway, visitor: &VisitorId, fresh: bool) -> Known {
+    let age = gateway.store.age();
+    let view = gateway.store.view(visitor);
+    if usable(age, &gateway.serving) {
+        return Known { view, fresh, age };
+    }
+    gateway.metrics.stale.inc();
+    Known { view: View { profile: Profile::default(), ..view }, fresh: false, age }
+}
+
+fn usable(age: Option<Duration>, serving: &ServingConfig) -> bool {
+    age.is_some_and(|age| age <= Duration::from_millis(serving.view_age_max_ms))
+}
+
 async fn decide(gateway: &Gateway, job: &Arc<Job>, until: Instant) -> Decision {
     let decided = match gateway.workers.submit(job.clone()) {
         Some(decision) => tokio::time::timeout_at(until.into(), decision).await.ok().and_then(Result::ok),
@@ -108,13 +131,7 @@ async fn decide(gateway: &Gateway, job: &Arc<Job>, until: Instant) -> Decision {
     decision
 }
 
-fn answer(
-    gateway: &Gateway,
-    prepared: Option<&Arc<Prepared>>,
-    view: &View,
-    decision: Decision,
-    fresh: bool,
-) -> Answer {
+fn answer(gateway: &Gateway, prepared: Option<&Arc<Prepared>>, known: &Known, decision: Decision) -> Answer {
     let served_by = decision.served_by.unwrap_or(ServedBy::Nothing);
     gateway.metrics.served_by.with_label_values(&[Metrics::served_by_label(served_by)]).inc();
     let bundle = prepared.map(|prepared| prepared.bundle());
@@ -132,8 +149,9 @@ fn answer(
             bundle.and_then(|b| b.ranker.as_ref()).map(|s| s.model.version().clone()),
         ),
         revision: bundle.map_or(Revision(0), |b| b.manifest.revision),
-        applied: view.applied,
-        fresh,
+        applied: known.view.applied,
+        fresh: known.fresh,
+        age_ms: known.age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
     }
 }
 
@@ -155,5 +173,14 @@ mod tests {
         assert_eq!(at(second, second / 4).retrieve, started + second / 4 + longest);
         assert_eq!(at(longest, Duration::ZERO).retrieve, started + longest.mul_f64(serving.retrieve_share));
         assert_eq!(at(second, Duration::ZERO).rank, started + second.mul_f64(serving.rank_share));
+    }
+
+    #[test]
+    fn a_view_that_is_too_old_or_of_unknown_age_is_not_used() {
+        let serving = Config::load(None).unwrap().serving;
+        let longest = Duration::from_millis(serving.view_age_max_ms);
+        assert!(usable(Some(longest), &serving));
+        assert!(!usable(Some(longest + Duration::from_millis(1)), &serving));
+        assert!(!usable(None, &serving));
     }
 }

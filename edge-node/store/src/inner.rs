@@ -26,7 +26,7 @@ use crate::metrics::Metrics;
 use crate::network::{Ballot, Inbox, Lane, Network, Part, Peers, Pins, SnapshotAnswer, Taken};
 use crate::state::{Machine, StateConfig};
 use crate::types::{Raft, Snapshot};
-use crate::{Leadership, Status, runtime};
+use crate::{Leadership, Status, planted, runtime};
 
 /// How long a leader tries to write what another node sent.
 const FORWARD_WITHIN: Duration = Duration::from_secs(10);
@@ -172,7 +172,7 @@ impl Inner {
     /// Waits until this node has applied a log index; false where it has not within the time.
     pub async fn wait_applied(&self, index: u64, within: Duration) -> bool {
         let hot = self.machine.hot();
-        if hot.applied() >= index {
+        if hot.applied() >= index || planted::on("session_token_ignored") {
             return true;
         }
         let wait = self.machine.waiters().wait(index, || hot.applied());
@@ -181,6 +181,9 @@ impl Inner {
 
     /// ReadIndex, wherever the leader is (Ongaro 2014, 6.4).
     pub async fn read_index(&self, deadline: Instant) -> Result<u64, StoreError> {
+        if planted::on("follower_read_called_linearizable") {
+            return Ok(self.machine.hot().applied());
+        }
         let mut leadership = self.leadership.clone();
         loop {
             let present = *leadership.borrow_and_update();
@@ -210,6 +213,9 @@ impl Inner {
     }
 
     async fn read_index_as_leader(&self) -> Result<u64, StoreError> {
+        if planted::on("leader_read_without_majority") && self.leadership.borrow().is_leader {
+            return Ok(self.machine.hot().applied());
+        }
         let asked = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
         let linearizer = asked.map_err(|_| StoreError::NotLeader(self.leadership.borrow().leader))?;
         Ok(linearizer.read_log_id().log_id().index)

@@ -24,6 +24,7 @@ pub mod machine;
 mod membership;
 mod metrics;
 mod network;
+mod planted;
 mod runtime;
 #[cfg(feature = "sim")]
 pub mod sim;

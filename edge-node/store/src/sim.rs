@@ -19,7 +19,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng};
 use tokio::task::{AbortHandle, JoinHandle};
 
-pub use disk::{Disk, DiskSettings, Loss, Map};
+pub use disk::{Disk, DiskSettings, Failing, Loss, Map};
 
 tokio::task_local! {
     static HOST: Host;

@@ -148,8 +148,8 @@ fn answer() -> impl Strategy<Value = Answer> {
     let ranked = (item(), number(), reason).prop_map(|(item, score, reason)| Ranked { item, score, reason });
     let served_by = prop::sample::select(vec![ServedBy::Ranked, ServedBy::Retrieved, ServedBy::Nothing]);
     let model = || option::of(".{0,16}".prop_map(|text: String| ModelVersion(text.into())));
-    (answer_id(), vec(ranked, 0..30), served_by, model(), model(), any::<(u64, u64, bool)>()).prop_map(
-        |(id, items, served_by, retrieval, ranker, (revision, applied, fresh))| Answer {
+    (answer_id(), vec(ranked, 0..30), served_by, model(), model(), any::<(u64, u64, bool, Option<u64>)>())
+        .prop_map(|(id, items, served_by, retrieval, ranker, (revision, applied, fresh, age_ms))| Answer {
             id,
             items,
             served_by,
@@ -158,8 +158,8 @@ fn answer() -> impl Strategy<Value = Answer> {
             revision: Revision(revision),
             applied,
             fresh,
-        },
-    )
+            age_ms,
+        })
 }
 
 fn client_reply() -> impl Strategy<Value = ClientReply> {

@@ -197,6 +197,7 @@ fn client_replies() -> Vec<Sample> {
         revision: Revision(12),
         applied: 70_001,
         fresh: true,
+        age_ms: Some(250),
     };
     let mut samples = vec![
         framed("Session", ClientReply::Session(opened)),
@@ -209,6 +210,7 @@ fn client_replies() -> Vec<Sample> {
             retrieval: None,
             ranker: None,
             fresh: false,
+            age_ms: None,
             ..answer.clone()
         };
         samples.push(framed(&format!("Answer.{served_by:?}"), ClientReply::Answer(answer)));

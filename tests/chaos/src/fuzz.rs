@@ -16,7 +16,7 @@ use crate::invariants::Violation;
 use crate::sim::{FAULTS, Outcome};
 
 /// A seed that takes longer hangs, and that is a violation.
-const SEED_WITHIN: Duration = Duration::from_secs(120);
+const SEED_WITHIN: Duration = Duration::from_secs(60);
 /// How often a child is looked at.
 const POLL: Duration = Duration::from_millis(2);
 /// How often progress is said.

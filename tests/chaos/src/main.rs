@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use chaos::{fuzz, sim};
+use chaos::{fuzz, planted, sim};
 use clap::{Parser, Subcommand};
 
 /// Breaks Rockpool in every way that its neighbours in the field have been broken, and sees whether its promises hold.
@@ -38,6 +38,12 @@ enum Command {
         #[arg(long)]
         json: Option<PathBuf>,
     },
+    /// Switch on planted bugs, one after the other, and see that each is caught
+    Planted {
+        /// The first seed tried on each
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Simulate one seed, in this process, and print its outcome as JSON
     Simulate {
         /// The seed
@@ -59,6 +65,13 @@ fn main() -> anyhow::Result<ExitCode> {
                 std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
             }
             Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Planted { seed } => {
+            let report =
+                planted::run(seed, |bug| print(&format!("{}: {:?} {:?}", bug.bug, bug.seeds, bug.by)))?;
+            print(&report.to_string());
+            let all = report.caught() == report.bugs.len();
+            Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Simulate { seed, trace } => {
             entropy::seed(seed);

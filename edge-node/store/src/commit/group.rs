@@ -68,6 +68,11 @@ impl Group {
         self.proposals.iter().flat_map(|proposal| &proposal.commands).chain(&self.notes)
     }
 
+    /// The same, to be changed.
+    pub fn commands_mut(&mut self) -> impl Iterator<Item = &mut Command> {
+        self.proposals.iter_mut().flat_map(|proposal| &mut proposal.commands)
+    }
+
     /// The latest deadline of those who wait; none where nobody does.
     pub fn deadline(&self) -> Option<Instant> {
         self.proposals.iter().map(|proposal| proposal.deadline).max()

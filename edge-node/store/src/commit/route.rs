@@ -17,6 +17,7 @@ use crate::error::StoreError;
 use crate::leadership;
 use crate::metrics::Metrics;
 use crate::network::{CallError, Lane, Peers};
+use crate::planted;
 use crate::types::{Batch, Raft};
 
 /// Pause before a group that was surely not written is tried again, unless the leader changes before.
@@ -78,7 +79,12 @@ impl Router {
             match self.attempt(&group, present, deadline).await {
                 Outcome::Written(index, effects) => return group.written(index, effects),
                 Outcome::NotWritten => {}
-                Outcome::Unknown(reason) => self.drop_unsafe(&mut group, reason),
+                Outcome::Unknown(reason) => {
+                    if planted::on("retry_without_idempotency_key") {
+                        group.commands_mut().for_each(renew_ids);
+                    }
+                    self.drop_unsafe(&mut group, reason);
+                }
                 Outcome::Refused(reply) => {
                     self.metrics.notes_dropped.inc_by(group.notes.len() as u64);
                     return group.answer_some(|_| Some(StoreError::Remote(reply.clone())));
@@ -181,5 +187,14 @@ impl Router {
         group.answer_some(unknown);
         self.metrics.notes_dropped.inc_by(group.notes.len() as u64);
         group.notes.clear();
+    }
+}
+
+/// The planted bug: a retry that nobody can tell from a new request.
+fn renew_ids(command: &mut Command) {
+    if let Command::Track { events, .. } = command {
+        events
+            .iter_mut()
+            .for_each(|event| event.id.0 = uuid::Uuid::from_u128(event.id.0.as_u128() ^ (1 << 40)));
     }
 }

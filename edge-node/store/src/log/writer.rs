@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::Shared;
 use super::wal::{Flushed, Wal, Who};
 use crate::error::StoreError;
+use crate::planted;
 use crate::runtime;
 use crate::types::{Entry, LogId, Types, Vote};
 
@@ -54,13 +55,17 @@ impl Writer {
         // A receiver that is gone does not mind.
         match order {
             Order::Append { entries, callback } => self.append(&entries, callback),
+            Order::Vote { done, .. } if planted::on("vote_not_persisted") => drop(done.send(Ok(()))),
             Order::Vote { vote, done } => {
                 let result = self.write(|wal| wal.save_vote(vote));
                 self.sync(result, done);
             }
             Order::Committed(id) => self.committed(id, idle),
             Order::Truncate { after, done } => {
-                let next = after.map_or(0, |after| after.index + 1);
+                let mut next = after.map_or(0, |after| after.index + 1);
+                if planted::on("hole_on_truncate") {
+                    next = next.saturating_sub(1);
+                }
                 let result = self.write(|wal| wal.truncate(next));
                 self.sync(result, done);
             }
@@ -81,6 +86,9 @@ impl Writer {
         }
         if let Some(last) = entries.last() {
             self.shared.tail.write().unwrap_or_else(PoisonError::into_inner).written(last.log_id.index);
+        }
+        if planted::on("acknowledged_before_sync") {
+            return callback.io_completed(Ok(()));
         }
         self.flush(Who::Raft(callback));
     }

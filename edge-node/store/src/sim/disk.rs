@@ -12,6 +12,7 @@ use sled::IVec;
 
 use super::lock;
 use super::log::{Image, SimLog, Write};
+use crate::planted;
 use crate::state::Batch;
 
 /// How a disk behaves. Changes hold for what is asked of it from then on.
@@ -21,8 +22,26 @@ pub struct DiskSettings {
     pub sync_min: Duration,
     /// What the seed may add to it, at most.
     pub sync_jitter: Duration,
-    /// Writes and syncs fail with this, if anything.
-    pub failing: Option<&'static str>,
+    /// What fails, if anything.
+    pub failing: Option<Failing>,
+}
+
+/// What a disk refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failing {
+    /// Writes: it is full.
+    Writes,
+    /// Syncs: it is broken, and what was written is lost without a word.
+    Syncs,
+}
+
+impl Failing {
+    fn error(self) -> io::Error {
+        match self {
+            Failing::Writes => io::ErrorKind::StorageFull.into(),
+            Failing::Syncs => io::Error::other("input/output error"),
+        }
+    }
 }
 
 /// What a power cut takes of what was written and not synced.
@@ -42,11 +61,11 @@ pub struct Disk {
 
 #[derive(Debug)]
 pub(super) struct State {
-    pub(super) settings: DiskSettings,
+    settings: DiskSettings,
     /// The log as it survives a power cut.
-    pub(super) durable: Image,
+    durable: Image,
     /// Writes to the log after that, oldest first.
-    pub(super) pending: Vec<Write>,
+    pending: Vec<Write>,
     /// The log as the page cache has it.
     pub(super) cached: Image,
     /// Writes that are durable, since the disk was new.
@@ -64,13 +83,23 @@ impl State {
         self.synced + self.pending.len() as u64
     }
 
+    /// A write is taken into the page cache.
+    pub(super) fn write(&mut self, write: Write) -> io::Result<()> {
+        if let Some(failing @ Failing::Writes) = self.settings.failing {
+            return Err(failing.error());
+        }
+        self.cached.apply(write.clone());
+        self.pending.push(write);
+        Ok(())
+    }
+
     /// A sync returns: the first `upto` writes are durable.
     pub(super) fn sync(&mut self, upto: u64) -> io::Result<()> {
-        if let Some(reason) = self.settings.failing {
+        if let Some(failing @ Failing::Syncs) = self.settings.failing {
             // The kernel marks the pages clean: later syncs succeed, and write nothing (Rebello et al., "Can Applications
             // Recover from fsync Failures?", 2020).
             self.synced += self.pending.drain(..).count() as u64;
-            return Err(io::Error::other(reason));
+            return Err(failing.error());
         }
         self.syncs += 1;
         self.settle(upto);
@@ -134,7 +163,7 @@ impl Disk {
     /// Opens the log. What is in the page cache is written anew and synced first, as [`crate::log`] does with files.
     pub(crate) fn log(&self) -> SimLog {
         let mut state = lock(&self.shared);
-        if !fail::eval("log_not_synced_at_open", |_| true).unwrap_or(false) {
+        if !planted::on("log_not_settled_at_open") {
             state.synced += state.pending.drain(..).count() as u64;
             state.durable = state.cached.clone();
         }

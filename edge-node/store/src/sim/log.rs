@@ -67,13 +67,7 @@ impl SimLog {
     }
 
     fn write(&self, write: Write) -> io::Result<()> {
-        let mut state = lock(&self.disk.shared);
-        if let Some(reason) = state.settings.failing {
-            return Err(io::Error::other(reason));
-        }
-        state.cached.apply(write.clone());
-        state.pending.push(write);
-        Ok(())
+        lock(&self.disk.shared).write(write)
     }
 }
 

@@ -16,6 +16,7 @@ use super::tree::Batch;
 use crate::error::StoreError;
 use crate::machine::{self, Heads, keys};
 use crate::metrics::Metrics;
+use crate::planted;
 use crate::runtime;
 use crate::snapshot::{Saved, SnapshotFile, Snapshots};
 
@@ -167,7 +168,14 @@ impl Work {
         let timer = self.metrics.flush_seconds.start_timer();
         let acknowledged = layer.heads.offsets.acknowledged;
         let mut batch: Batch = layer.writes.records(acknowledged).collect();
-        batch.extend(layer.heads.records().into_iter().map(|(key, value)| (key, Some(value))));
+        let mut heads = layer.heads.records();
+        if planted::on("applied_without_last_applied") {
+            heads.retain(|(key, _)| key != keys::APPLIED);
+        }
+        if planted::on("revision_not_persisted") {
+            heads.retain(|(key, _)| key != keys::BUNDLES);
+        }
+        batch.extend(heads.into_iter().map(|(key, value)| (key, Some(value))));
         let waiting = acknowledged.saturating_add(1);
         if let Some((first, _)) = layer.writes.events.range(waiting..).next() {
             self.events.push_back((*first, layer.heads.offsets.last + 1));
@@ -200,7 +208,11 @@ impl Work {
         let timer = self.metrics.snapshot_seconds.start_timer();
         let meta = meta_of(&self.heads)?;
         let mut writer = self.snapshots.create(&meta)?;
-        self.base.for_each(self.heads.offsets.acknowledged, |key, value| writer.record(key, value))?;
+        let forget_outbox = planted::on("snapshot_without_outbox");
+        self.base.for_each(self.heads.offsets.acknowledged, |key, value| match keys::event_offset(key) {
+            Some(_) if forget_outbox => Ok(()),
+            _ => writer.record(key, value),
+        })?;
         let saved = writer.finish(&self.snapshots, meta)?;
         timer.observe_duration();
         Ok(saved)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use edge_store::sim::Loss;
+use edge_store::sim::{Failing, Loss};
 use proto::NodeId;
 use proto::peer::MemberChange;
 use rand::RngExt as _;
@@ -113,8 +113,10 @@ pub enum Undo {
     Heal(Vec<(String, String)>),
     /// Cuts (true) or heals (false) a node, so many times more.
     Flap(u64, bool, u32),
-    /// The disk is as it was.
-    Disk(u64),
+    /// The disk is as it was; and whether its machine loses its power a moment later, as failing ones do.
+    Disk(u64, bool),
+    /// A machine that just came back loses its power.
+    CutPower(u64),
     /// The cloud is back.
     Cloud,
     /// The cloud's process starts.
@@ -127,8 +129,15 @@ pub enum Undo {
 #[derive(Debug, Default)]
 pub struct Ongoing {
     undo: Vec<(Instant, Undo)>,
-    /// A change of members, and what came of it.
-    change: Option<(MemberChange, JoinHandle<bool>)>,
+    /// A change of members that is not seen through.
+    change: Option<Change>,
+}
+
+#[derive(Debug)]
+struct Change {
+    what: MemberChange,
+    /// Somebody who was asked for it.
+    task: Option<JoinHandle<bool>>,
 }
 
 impl World {
@@ -315,14 +324,18 @@ impl World {
     fn hit_disk(&mut self, fault: Fault) -> Option<String> {
         let node = self.any_running()?;
         let slow = Duration::from_millis(self.random.random_range(20..400));
-        let reason = if self.random.random_bool(0.5) { "EIO" } else { "ENOSPC" };
+        let failing = if self.random.random_bool(0.5) { Failing::Syncs } else { Failing::Writes };
         self.machines[&node].disk.set(|disk| match fault {
             Fault::SlowDisk => disk.sync_min = slow,
-            _ => disk.failing = Some(reason),
+            _ => disk.failing = Some(failing),
         });
-        self.later(300, 3_000, Undo::Disk(node));
-        let what =
-            if fault == Fault::SlowDisk { format!("{} ms", slow.as_millis()) } else { reason.to_owned() };
+        let dies = fault == Fault::DiskFails && self.random.random_bool(0.5);
+        self.later(300, 3_000, Undo::Disk(node, dies));
+        let what = if fault == Fault::SlowDisk {
+            format!("{} ms", slow.as_millis())
+        } else {
+            format!("{failing:?}")
+        };
         Some(format!("node {node}: {what}"))
     }
 
@@ -395,13 +408,24 @@ impl World {
                     self.later(20, 400, Undo::Flap(node, !cut, left.saturating_sub(1)));
                 }
             }
-            Undo::Disk(node) => {
+            Undo::CutPower(node) => {
+                if self.machines.contains_key(&node) {
+                    self.watch.fault(Fault::PowerCut.name());
+                    let lost = self.cut_power(node);
+                    self.watch.note(|| format!("fault: power cut: node {node}, {lost} writes lost"));
+                    self.later(100, 1_000, Undo::Boot(node, false));
+                }
+            }
+            Undo::Disk(node, dies) => {
                 let Some(machine) = self.machines.get(&node) else { return };
                 machine.disk.set(|disk| {
                     disk.failing = None;
                     disk.sync_min = Duration::from_micros(200);
                 });
                 self.restart_ended().await;
+                if dies {
+                    self.later(1, 300, Undo::CutPower(node));
+                }
             }
             Undo::Cloud => {
                 for node in self.machines.keys() {
@@ -448,15 +472,16 @@ impl World {
             self.boot(node).await;
         }
         self.restart_ended().await;
-        self.finish_change().await;
+        self.see_change_through().await;
         self.watch.note(|| "the last fault is over".to_owned());
     }
 
+    /// One change of members at a time; the next waits until the one before is seen through.
     async fn change_members(&mut self, fault: Fault) -> Option<String> {
-        if self.ongoing.change.as_ref().is_some_and(|(_, task)| task.is_finished()) {
-            self.finish_change().await;
-        }
-        if self.ongoing.change.is_some() {
+        if let Some(change) = self.ongoing.change.as_mut() {
+            if change.task.as_ref().is_none_or(JoinHandle::is_finished) {
+                self.see_through_once().await;
+            }
             return None;
         }
         let change = match fault {
@@ -471,40 +496,52 @@ impl World {
             _ => return None,
         };
         let what = format!("{change:?}");
-        self.begin_change(change)?;
+        let task = self.ask_for(&change);
+        self.ongoing.change = Some(Change { what: change, task });
         Some(what)
     }
 
-    fn begin_change(&mut self, change: MemberChange) -> Option<()> {
-        let subject = subject(&change);
+    /// Asks some node for a change; none where no other node runs.
+    fn ask_for(&self, change: &MemberChange) -> Option<JoinHandle<bool>> {
+        let subject = subject(change);
         let running = self.running();
         let (_, process) = running.iter().find(|(node, _)| *node != subject)?;
         let (store, asked) = (process.store.clone(), change.clone());
-        let task = process.host.spawn(async move { store.member(asked).await.is_ok() });
-        self.ongoing.change = Some((change, task));
-        Some(())
+        Some(process.host.spawn(async move { store.member(asked).await.is_ok() }))
     }
 
-    /// Sees a change of members through: one whose outcome is unknown is asked for again.
-    async fn finish_change(&mut self) {
-        while let Some((change, task)) = self.ongoing.change.take() {
-            let done = matches!(timeout(CHANGE_WITHIN, task).await, Ok(Ok(true)));
-            self.watch.note(|| format!("{change:?}: {done}"));
-            if !done {
-                sleep(Duration::from_millis(200)).await;
-                if self.begin_change(change).is_none() {
-                    return;
-                }
-                continue;
-            }
-            if let MemberChange::Leave { node } = change {
-                self.kill(node.0);
-                self.machines.remove(&node.0);
-                self.ongoing.undo.retain(
-                    |(_, undo)| !matches!(undo, Undo::Boot(n, _) | Undo::Flap(n, ..) if *n == node.0),
-                );
+    /// Waits for the change that is asked for. One whose outcome is unknown is asked for again.
+    async fn see_through_once(&mut self) {
+        let Some(Change { what, task }) = self.ongoing.change.take() else { return };
+        let done = match task {
+            Some(task) => matches!(timeout(CHANGE_WITHIN, task).await, Ok(Ok(true))),
+            None => false,
+        };
+        self.watch.note(|| format!("{what:?}: {done}"));
+        match what {
+            MemberChange::Leave { node } if done => self.remove(node.0),
+            MemberChange::Join { .. } if done => {}
+            what => {
+                let task = self.ask_for(&what);
+                self.ongoing.change = Some(Change { what, task });
             }
         }
+    }
+
+    async fn see_change_through(&mut self) {
+        while self.ongoing.change.is_some() {
+            self.see_through_once().await;
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// The node has left: its machine is switched off for good.
+    fn remove(&mut self, node: u64) {
+        self.kill(node);
+        self.machines.remove(&node);
+        self.ongoing
+            .undo
+            .retain(|(_, undo)| !matches!(undo, Undo::Boot(n, _) | Undo::Flap(n, ..) | Undo::CutPower(n) if *n == node));
     }
 }
 

@@ -21,6 +21,8 @@ use transport::{Door, Identity, Listener, Stream};
 
 /// Milliseconds since 1970 at which every simulation begins.
 const EPOCH_MS: u64 = 1_800_000_000_000;
+/// Events that were let in before the outbox was full: of each client one batch a second, while its node may try.
+const LATE_MAX: u64 = 60;
 /// How long activating a bundle may take.
 const ACTIVATE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -134,7 +136,7 @@ impl Machine {
         let config = self.config();
         let queue_max = (config.queue_len_max + config.note_queue_len_max) as u64;
         // Those who were let in before the limit was reached still come.
-        let outbox_max = config.outbox_len_max + 3 * queue_max;
+        let outbox_max = config.outbox_len_max + LATE_MAX;
         let opened = {
             let (registry, dialer) = (registry.clone(), dialer.clone());
             host.spawn(async move { Store::open(config, dialer, &registry).await }).await
@@ -173,7 +175,7 @@ impl Machine {
         config.log_keep = 20;
         config.queue_len_max = 64;
         config.note_queue_len_max = 64;
-        config.outbox_len_max = 600;
+        config.outbox_len_max = 200;
         config.group_commit_len_max = 16;
         config.cache_bytes = 16 << 20;
         config
