@@ -44,14 +44,9 @@ pub const SIMULATED: &[Bug] = &[
         caught_by: &["acked_write_survives", "replicas_agree", "heals_when_faults_stop"],
     },
     Bug {
-        name: "log_not_settled_at_open",
-        what: "what a log holds when it is opened is taken as durable, although a sync had failed",
-        caught_by: &["acked_write_survives", "linearizable_reads", "one_leader_per_term", "replicas_agree"],
-    },
-    Bug {
         name: "applied_without_last_applied",
         what: "effects reach the disk without the position they stand for",
-        caught_by: &["replicas_agree", "acked_write_survives"],
+        caught_by: &["replicas_agree", "acked_write_survives", "heals_when_faults_stop"],
     },
     Bug {
         name: "revision_not_persisted",

@@ -12,7 +12,6 @@ use sled::IVec;
 
 use super::lock;
 use super::log::{Image, SimLog, Write};
-use crate::planted;
 use crate::state::Batch;
 
 /// How a disk behaves. Changes hold for what is asked of it from then on.
@@ -163,10 +162,8 @@ impl Disk {
     /// Opens the log. What is in the page cache is written anew and synced first, as [`crate::log`] does with files.
     pub(crate) fn log(&self) -> SimLog {
         let mut state = lock(&self.shared);
-        if !planted::on("log_not_settled_at_open") {
-            state.synced += state.pending.drain(..).count() as u64;
-            state.durable = state.cached.clone();
-        }
+        state.synced += state.pending.drain(..).count() as u64;
+        state.durable = state.cached.clone();
         SimLog::new(self.clone())
     }
 

@@ -104,6 +104,7 @@ impl Client {
         let count = self.random.random_range(1..=3);
         let serials: Vec<Serial> = (self.serial + 1..=self.serial + count).collect();
         self.serial += count;
+        let repeated = serials.clone();
         for serial in &serials {
             let (visitor, serial) = (self.visitor, *serial);
             self.watch.observe(&Fact::Sent { visitor, serial, id: id(visitor, serial) });
@@ -117,6 +118,12 @@ impl Client {
                 self.token = self.token.max(index);
                 for serial in serials {
                     self.watch.observe(&Fact::Acknowledged { visitor: self.visitor, serial });
+                }
+                // Networks and SDKs repeat themselves: what was counted must not be counted again, here or elsewhere.
+                if self.random.random_bool(0.1)
+                    && let Some((_, other)) = self.node()
+                {
+                    self.track(&other, &repeated).await;
                 }
                 if self.serial >= SERIALS_MAX {
                     self.next_visitor();

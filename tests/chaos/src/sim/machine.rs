@@ -22,7 +22,7 @@ use transport::{Door, Identity, Listener, Stream};
 /// Milliseconds since 1970 at which every simulation begins.
 const EPOCH_MS: u64 = 1_800_000_000_000;
 /// Events that were let in before the outbox was full: of each client one batch a second, while its node may try.
-const LATE_MAX: u64 = 60;
+const LATE_MAX: u64 = 40;
 /// How long activating a bundle may take.
 const ACTIVATE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -175,7 +175,7 @@ impl Machine {
         config.log_keep = 20;
         config.queue_len_max = 64;
         config.note_queue_len_max = 64;
-        config.outbox_len_max = 200;
+        config.outbox_len_max = 100;
         config.group_commit_len_max = 16;
         config.cache_bytes = 16 << 20;
         config

@@ -257,6 +257,9 @@ impl World {
                 return;
             }
             sleep(Duration::from_millis(100)).await;
+            for node in self.machines.keys().copied().collect::<Vec<_>>() {
+                self.boot(node).await;
+            }
             // A node whose disk failed ended itself; whoever runs it starts it again.
             self.restart_ended().await;
         }
@@ -267,7 +270,9 @@ impl World {
         let views: Vec<_> = nodes.iter().map(|(_, process)| *process.store.leadership().borrow()).collect();
         let leaders: Vec<_> = views.iter().filter(|view| view.is_leader).collect();
         let leader = matches!(leaders[..], [leader] if views.iter().all(|view| view.leader == leader.leader));
-        let mut refusing = Vec::new();
+        // A node that does not start is not healed.
+        let down = self.machines.iter().filter(|(_, machine)| machine.process.is_none());
+        let mut refusing: Vec<u64> = down.map(|(node, _)| *node).collect();
         for (node, process) in &nodes {
             if leader && !prove(process).await {
                 refusing.push(*node);
