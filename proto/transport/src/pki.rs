@@ -28,7 +28,7 @@ use rustls_pki_types::pem::PemObject;
 
 pub use authority::{Authority, Issued};
 pub use credentials::{Credentials, Validity};
-pub use issuer::Issuer;
+pub use issuer::{Issuer, Signed, check_names};
 pub use request::{Bundle, Request};
 pub use trust::{Revoked, Trust};
 

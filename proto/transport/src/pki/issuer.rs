@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use proto::Digest;
 use proto::limits::{PUBLIC_NAMES_MAX, SIGNING_REQUEST_BYTES_MAX};
 use rcgen::{
     CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
@@ -14,6 +15,15 @@ use rustls_pki_types::pem::PemObject;
 use super::credentials::facts;
 use super::{Bundle, Credentials, PkiError, Request, Trust, Validity, files};
 use crate::identity::{Identity, ZONE, edge_name};
+
+/// What was signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    /// The chain, PEM, the new certificate first.
+    pub chain: String,
+    /// SHA-256 of the public key that it is for.
+    pub key: Digest,
+}
 
 /// Signs certificates. Never shown by `{:?}`: it holds a key.
 #[derive(Debug)]
@@ -75,8 +85,7 @@ impl Issuer {
     }
 
     /// Issues a certificate for the key of a signing request (PKCS #10, DER), which must name `identity` and be signed with
-    /// that key. Of what else the request asks for, nothing is granted. `public_names` are names that apps dial. Returns the
-    /// chain, PEM, the new certificate first.
+    /// that key. Of what else the request asks for, nothing is granted. `public_names` are names that apps dial.
     ///
     /// # Errors
     /// Where the request is not one, or names somebody else; and where a name is not one, or lies in the zone of identities.
@@ -86,7 +95,7 @@ impl Issuer {
         request: &[u8],
         public_names: &[String],
         lifetime: Duration,
-    ) -> Result<String, PkiError> {
+    ) -> Result<Signed, PkiError> {
         let refused = |reason: String| PkiError::Issue { subject: identity.to_string(), reason };
         if request.len() > SIGNING_REQUEST_BYTES_MAX {
             return Err(refused(format!("the request has more than {SIGNING_REQUEST_BYTES_MAX} bytes")));
@@ -107,7 +116,8 @@ impl Issuer {
         let params = leaf(identity, public_names, Validity::starting_now(lifetime))?;
         let certificate =
             params.signed_by(&asked.public_key, &self.signer).map_err(|e| refused(e.to_string()))?;
-        Ok(certificate.pem() + &self.between)
+        let key = Digest::of(asked.public_key.der_bytes());
+        Ok(Signed { chain: certificate.pem() + &self.between, key })
     }
 
     /// Makes a key and a certificate for it at once: for who holds this issuer.
@@ -121,14 +131,22 @@ impl Issuer {
         lifetime: Duration,
     ) -> Result<Credentials, PkiError> {
         let request = Request::new(identity)?;
-        let chain = self.sign(identity, request.der(), public_names, lifetime)?;
-        Bundle::new(&request, &chain).credentials()
+        let signed = self.sign(identity, request.der(), public_names, lifetime)?;
+        Bundle::new(&request, &signed.chain).credentials()
     }
 
     /// Signs a certificate for a key pair; the chain, PEM.
     pub(super) fn certify(&self, params: &CertificateParams, key: &KeyPair) -> Result<String, rcgen::Error> {
         Ok(params.signed_by(key, &self.signer)?.pem() + &self.between)
     }
+}
+
+/// Whether certificates can be issued for this identity with these names.
+///
+/// # Errors
+/// As [`Issuer::sign`].
+pub fn check_names(identity: &Identity, public_names: &[String]) -> Result<(), PkiError> {
+    leaf(identity, public_names, Validity::starting_now(Duration::ZERO)).map(drop)
 }
 
 /// What a certificate of a node or of the cloud says.

@@ -144,7 +144,7 @@ fn a_node_keeps_its_key_and_gets_a_certificate_for_it() {
     let again = Request::open_or_create(&me, &pending).unwrap();
     assert_eq!(fs::read(&pending).unwrap(), key);
     let names = ["shop.example.com".to_owned(), "10.0.0.4".to_owned()];
-    let chain = issuer(&deployment).sign(&me, again.der(), &names, HOUR).unwrap();
+    let chain = issuer(&deployment).sign(&me, again.der(), &names, HOUR).unwrap().chain;
     let bundle = request.complete(&chain, &deployment.trust()).unwrap();
     let path = deployment.folder().join("identity.pem");
     bundle.write(&path).unwrap();
@@ -177,7 +177,7 @@ fn what_is_not_asked_for_in_order_is_not_signed() {
         let mut changed = der.clone();
         changed[at] ^= 1;
         match issuer.sign(&me, &changed, &[], HOUR) {
-            Ok(chain) => drop(request.complete(&chain, &deployment.trust()).unwrap()),
+            Ok(signed) => drop(request.complete(&signed.chain, &deployment.trust()).unwrap()),
             Err(_) => refused += 1,
         }
     }
@@ -195,13 +195,13 @@ fn what_was_issued_is_checked_before_it_is_kept() {
     let deployment = Deployment::new();
     let (issuer, me, trust) = (issuer(&deployment), node("pop-a", 4), deployment.trust());
     let (request, other) = (Request::new(&me).unwrap(), Request::new(&me).unwrap());
-    let good = issuer.sign(&me, request.der(), &[], HOUR).unwrap();
+    let good = issuer.sign(&me, request.der(), &[], HOUR).unwrap().chain;
     request.complete(&good, &trust).unwrap();
     let foreign = Deployment::new();
     let wrong = [
-        ("of another key", issuer.sign(&me, other.der(), &[], HOUR).unwrap()),
-        ("of another authority", self::issuer(&foreign).sign(&me, request.der(), &[], HOUR).unwrap()),
-        ("ended", issuer.sign(&me, request.der(), &[], Duration::ZERO).unwrap()),
+        ("of another key", issuer.sign(&me, other.der(), &[], HOUR).unwrap().chain),
+        ("of another authority", self::issuer(&foreign).sign(&me, request.der(), &[], HOUR).unwrap().chain),
+        ("ended", issuer.sign(&me, request.der(), &[], Duration::ZERO).unwrap().chain),
         ("cut", good[..good.len() / 2].to_owned()),
         ("empty", String::new()),
     ];
