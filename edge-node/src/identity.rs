@@ -115,3 +115,6 @@ fn missing(config: &Config) -> String {
         show(&config.tls.key)
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -323,6 +323,16 @@ impl Deployment {
         Ok(transport::edge_name(&self.pop)?)
     }
 
+    /// Whether the cloud was started and not killed.
+    pub fn cloud_runs(&self) -> bool {
+        self.cloud.is_some()
+    }
+
+    /// Where nodes reach the cloud.
+    pub fn uplink_address(&self) -> &str {
+        &self.cloud_ports.uplink
+    }
+
     /// Where nodes enrol.
     pub fn enrol_address(&self) -> &str {
         &self.cloud_ports.enrol
