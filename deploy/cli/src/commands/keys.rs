@@ -19,7 +19,8 @@ pub enum Pki {
     /// Make an intermediate for the cloud to issue certificates with: issuer.pem and issuer.key (mode 0600). The authority's own
     /// key can then go offline.
     Issuer(Where),
-    /// Issue a node's certificate: node-<id>.<pop>.pem and .key.
+    /// Issue a node's certificate by hand: node-<id>.<pop>.pem and .key. Where the cloud issues certificates, let nodes enrol
+    /// instead (`rockpool node enrol-token`): their keys then never travel.
     Node {
         /// Where.
         #[command(flatten)]

@@ -11,7 +11,7 @@ use proto::{ALPN_CLIENT, ALPN_ENROL, ALPN_PEER, ALPN_UPLINK, Code, NodeId};
 use rockpool::load;
 use rockpool::local::{Deployment, Overrides};
 use serde::Deserialize;
-use transport::pki::{Credentials, Request, Trust};
+use transport::pki::{Authority, Credentials, Request, Trust, Validity};
 use transport::quic::{QuicDialer, Settings};
 use transport::{Dialer, Identity, LinkErrorKind, Peer};
 
@@ -209,6 +209,29 @@ async fn cut_off(deployment: &Deployment, bad: NodeId) -> anyhow::Result<()> {
             Ok(())
         })
         .await
+}
+
+/// The right name by the wrong authority, or no certificate at all: neither a node nor the cloud lets that in.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_with_a_nodes_name_does_not_come_in() {
+    let pop = Pop::serving().await;
+    let (folder, name) = (tempfile::tempdir().unwrap(), pop.deployment.pop());
+    let day = Validity::starting_now(Duration::from_secs(24 * 3600));
+    let foreign = Authority::create(folder.path(), day).unwrap();
+    let forged = foreign.issue_node(name, NodeId(2), &[], day).unwrap().credentials().unwrap();
+    let trust = Trust::read(&pop.deployment.ca_file()).unwrap();
+    let node = Peer::Node { pop: name.clone(), node: NodeId(1) };
+    let doors = [
+        (ALPN_PEER, &pop.deployment.ports()[&NodeId(1)].peers, node),
+        (ALPN_UPLINK, &pop.deployment.uplink_address().to_owned(), Peer::Cloud),
+    ];
+    for (alpn, address, expect) in doors {
+        for credentials in [Some(&forged), None] {
+            let dialer = QuicDialer::new(&trust, credentials, alpn, &Settings::peers()).unwrap();
+            let refused = dialer.dial(address, &expect, WITHIN).await.unwrap_err();
+            assert!(matches!(refused.kind, LinkErrorKind::Tls(_)), "{expect:?}: {refused}");
+        }
+    }
 }
 
 async fn knock_in_vain(deployment: &Deployment, stolen: &Credentials, node: NodeId) {
