@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use proto::control::AuditView;
 use proto::enrol::{EnrolReply, EnrolRequest, Token};
@@ -151,6 +151,48 @@ async fn until_renewed(deployment: &Deployment, times: f64) -> anyhow::Result<()
             Ok(())
         })
         .await
+}
+
+/// The cloud is away until every certificate has ended. The PoP serves, a node starts anew within it, and all heal when the
+/// cloud is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_that_end_while_the_cloud_is_away_stop_nobody() {
+    let short = Overrides { cloud: vec![("identity.lifetime_s".into(), 6.into())], ..Overrides::default() };
+    let mut pop = Pop::serving_with(short).await;
+    pop.deployment.kill_cloud().await.unwrap();
+    pop.deployment
+        .until("every certificate has ended", READY, async |this: &Deployment| {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64();
+            for node in this.running() {
+                let ends = metric(this, node, "rockpool_certificate_expires_seconds", "").await?;
+                anyhow::ensure!(ends > 0.0 && ends + 1.0 < now, "node {node}: in {} s", ends - now);
+            }
+            Ok(())
+        })
+        .await
+        .unwrap();
+    // Apps and peers dial anew.
+    let leader = pop.deployment.leader().await.unwrap();
+    pop.deployment.kill_node(leader).await.unwrap();
+    pop.deployment.start_node(leader).unwrap();
+    pop.deployment.until_ready(READY).await.unwrap();
+    let (clients, visitors) = (pop.clients(2).await, visitors(10));
+    let measured = load::run(&light(Duration::from_secs(3)), &clients, &visitors).await.unwrap();
+    assert_eq!(measured.errors, 0, "{:?}", measured.error_kinds);
+    pop.deployment.start_cloud().await.unwrap();
+    until_renewed(&pop.deployment, 1.0).await.unwrap();
+    pop.deployment
+        .until("every certificate holds again", READY, async |this: &Deployment| {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64();
+            for node in this.running() {
+                let ends = metric(this, node, "rockpool_certificate_expires_seconds", "").await?;
+                anyhow::ensure!(ends > now, "node {node}: {} s ago", now - ends);
+            }
+            Ok(())
+        })
+        .await
+        .unwrap();
+    pop.counted(&clients).await;
 }
 
 #[derive(Deserialize)]
