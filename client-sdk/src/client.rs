@@ -57,6 +57,7 @@ impl Client {
             }
         };
         let trust = trust.map_err(|e| SdkError::Config(format!("trust: {e}")))?;
+        let trust = trust.with_grace(Duration::from_millis(config.certificate_grace_ms));
         let dialer = QuicDialer::new(&trust, None, proto::ALPN_CLIENT, &Settings::clients())
             .map_err(|source| SdkError::Link { node: "-".into(), source })?;
         Self::connect_with(Arc::new(dialer), config).await

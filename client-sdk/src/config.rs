@@ -12,6 +12,9 @@ pub(crate) const NODES_MAX: usize = 16;
 /// Bounds of [`Config::queue_bytes_max`].
 const QUEUE_BYTES: std::ops::RangeInclusive<u64> = 128 * 1024..=1024 * 1024 * 1024;
 
+/// Default of [`Config::certificate_grace_ms`]: a week.
+pub const CERTIFICATE_GRACE_MS: u64 = 7 * 24 * 60 * 60 * 1000;
+
 /// The app's secret key. Not shown by `{:?}`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AppKey(String);
@@ -101,6 +104,9 @@ pub struct Config {
     pub server_name: String,
     /// Whose certificates are believed.
     pub trust: Trust,
+    /// How long after its end a node's certificate is still believed, in milliseconds; by default a week. Nodes' certificates
+    /// hold for hours and are renewed by the cloud: while it cannot be reached, the PoP goes on serving.
+    pub certificate_grace_ms: u64,
     /// The app's secret key.
     pub app_key: AppKey,
     /// Folder of the durable queue, made if need be and used by one client at a time. `None`: events wait in memory
@@ -129,6 +135,7 @@ impl Config {
             nodes,
             server_name: server_name.into(),
             trust,
+            certificate_grace_ms: CERTIFICATE_GRACE_MS,
             app_key: app_key.into(),
             queue_dir: None,
             queue_bytes_max: 16 * 1024 * 1024,

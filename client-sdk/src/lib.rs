@@ -41,7 +41,7 @@ mod session;
 mod stats;
 
 pub use client::Client;
-pub use config::{AppKey, Config, DeadLetterHook, Timing, Trust};
+pub use config::{AppKey, CERTIFICATE_GRACE_MS, Config, DeadLetterHook, Timing, Trust};
 pub use error::SdkError;
 pub use proto::client::{Answer, Ranked, Reason, ServedBy};
 pub use proto::event::Attributes;

@@ -11,6 +11,7 @@ mod events;
 mod guard;
 mod input;
 mod listener;
+mod nodes;
 mod pops;
 mod problem;
 
@@ -32,6 +33,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::ApiConfig;
 use crate::health::Health;
+use crate::identities::Identities;
 use crate::metrics::ApiMetrics;
 
 pub use auth::{Token, token};
@@ -45,6 +47,7 @@ pub const OPENAPI: &str = include_str!("../openapi.json");
 pub struct Api {
     storage: Storage,
     registry: Registry,
+    identities: Identities,
     health: Health,
     token: Arc<Token>,
     guard: guard::Guard,
@@ -64,11 +67,13 @@ struct Limits {
 
 impl Api {
     /// Puts the parts together.
+    #[expect(clippy::too_many_arguments, reason = "each part, once, in the composition root")]
     pub fn new(
         config: &ApiConfig,
         token: Token,
         storage: Storage,
         registry: Registry,
+        identities: Identities,
         health: Health,
         metrics: ApiMetrics,
         all_metrics: prometheus::Registry,
@@ -81,6 +86,7 @@ impl Api {
         Self {
             storage,
             registry,
+            identities,
             health,
             token: Arc::new(token),
             guard: guard::Guard::new(metrics, config.in_flight_max),
@@ -136,6 +142,9 @@ fn routes() -> Vec<(&'static str, Class, MethodRouter<Api>)> {
         ("/v1/bundles/{revision}", Class::Short, get(bundles::one)),
         ("/v1/bundles/{revision}/rollback", Class::Long, post(bundles::rollback)),
         ("/v1/signing-key", Class::Short, get(bundles::signing_key)),
+        ("/v1/nodes/enrolments", Class::Short, post(nodes::enrolment)),
+        ("/v1/nodes/revoked", Class::Short, get(nodes::revoked)),
+        ("/v1/nodes/{pop}/{node}/revoke", Class::Short, post(nodes::revoke)),
         ("/v1/audit", Class::Short, get(audit::recent)),
     ]
 }

@@ -11,6 +11,8 @@ use service::telemetry::LogConfig;
 
 /// The commented defaults.
 pub const DEFAULTS: &str = include_str!("../cloud.default.toml");
+/// Longest life of a certificate: 30 days, in seconds.
+const LIFETIME_S_MAX: u64 = 30 * 24 * 60 * 60;
 /// The variable that goes before the token's file.
 pub const TOKEN_VARIABLE: &str = "ROCKPOOL_ADMIN_TOKEN";
 
@@ -22,6 +24,8 @@ pub struct Config {
     pub dir: PathBuf,
     /// Certificates.
     pub tls: TlsConfig,
+    /// Who may be a node.
+    pub identity: IdentityConfig,
     /// The nodes' door.
     pub uplink: UplinkConfig,
     /// The people's door.
@@ -36,6 +40,22 @@ pub struct Config {
     pub models: ModelsConfig,
     /// Logs.
     pub log: LogConfig,
+}
+
+/// Who may be a node.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityConfig {
+    /// Certificate of what issues certificates; empty: this cloud issues none.
+    pub issuer: PathBuf,
+    /// Its key, mode 0600.
+    pub issuer_key: PathBuf,
+    /// UDP address for nodes that enrol.
+    pub listen: SocketAddr,
+    /// How long a certificate holds.
+    pub lifetime_s: u64,
+    /// How long after its end a node's certificate can still be renewed.
+    pub grace_s: u64,
 }
 
 /// The nodes' door.
@@ -122,8 +142,11 @@ impl Config {
             &mut tls.key,
             &mut config.api.token,
             &mut config.models.signing_key,
+            &mut config.identity.issuer,
+            &mut config.identity.issuer_key,
         ];
-        for path in paths {
+        // Empty means none.
+        for path in paths.into_iter().filter(|path| !path.as_os_str().is_empty()) {
             *path = dir.join(&path);
         }
         config.dir = dir;
@@ -147,6 +170,22 @@ impl Config {
         for (name, value) in positive {
             anyhow::ensure!(value > 0, "{name} must be at least 1");
         }
+        let identity = &self.identity;
+        anyhow::ensure!(
+            (1..=LIFETIME_S_MAX).contains(&identity.lifetime_s),
+            "identity.lifetime_s is {}: a certificate holds from 1 second to 30 days ({LIFETIME_S_MAX})",
+            identity.lifetime_s
+        );
+        anyhow::ensure!(
+            identity.issuer.as_os_str().is_empty() == identity.issuer_key.as_os_str().is_empty(),
+            "identity.issuer and identity.issuer_key go together: set both or none"
+        );
+        let own = [&self.tls.certificate, &self.tls.key].map(|path| path.as_os_str().is_empty());
+        anyhow::ensure!(own[0] == own[1], "tls.certificate and tls.key go together: set both or none");
+        anyhow::ensure!(
+            !own[0] || !identity.issuer.as_os_str().is_empty(),
+            "without tls.certificate the cloud issues its own: set identity.issuer and identity.issuer_key"
+        );
         let listen = self.api.listen;
         anyhow::ensure!(
             listen.ip().is_loopback() || self.api.allow_remote,

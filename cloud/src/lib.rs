@@ -5,6 +5,8 @@
 //! |---|---|
 //! | [`server`] | the composition root |
 //! | [`uplink`] | the nodes' door: QUIC with mutual TLS |
+//! | [`enrol`] | the door of nodes that have no certificate yet: QUIC and a one-time token |
+//! | [`identities`] | who may be a node: tokens, certificates, revocations |
 //! | [`api`] | the people's door: HTTP and JSON with an admin token |
 //! | [`health`] | whether the cloud can serve |
 //! | [`metrics`] | what it counts |
@@ -14,7 +16,9 @@
 pub mod api;
 pub mod clock;
 pub mod config;
+pub mod enrol;
 pub mod health;
+pub mod identities;
 pub mod metrics;
 pub mod server;
 pub mod uplink;

@@ -75,6 +75,32 @@ impl UplinkMetrics {
     }
 }
 
+/// What is counted of identities.
+#[derive(Debug, Clone)]
+pub struct IdentityMetrics {
+    /// Enrolments that were answered, by outcome.
+    pub enrolments: IntCounterVec,
+    /// Nodes that were revoked.
+    pub revoked: IntGauge,
+}
+
+impl IdentityMetrics {
+    /// Registers all of them.
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let metrics = Self {
+            enrolments: counters(
+                "enrolments_total",
+                "Enrolments by outcome: ok, or the error's code",
+                &["outcome"],
+            )?,
+            revoked: IntGauge::new(name("revoked_nodes"), "Nodes whose identity was revoked")?,
+        };
+        register(registry, &metrics.enrolments)?;
+        register(registry, &metrics.revoked)?;
+        Ok(metrics)
+    }
+}
+
 /// What the people's door counts.
 #[derive(Debug, Clone)]
 pub struct ApiMetrics {

@@ -14,19 +14,23 @@ use serde::{Deserialize, Serialize};
 use service::shutdown::Shutdown;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use transport::pki::{Credentials, Trust};
+use transport::pki::{Credentials, Issuer, Trust};
 use transport::quic::{QuicListener, Settings};
-use transport::{Door, Listener};
+use transport::{Door, Identity, Listener};
 
 use crate::api::{self, Api};
 use crate::clock::now_ms;
 use crate::config::Config;
+use crate::enrol::{self, EnrolDoor};
 use crate::health::Health;
-use crate::metrics::{ApiMetrics, UplinkMetrics};
+use crate::identities::{Identities, Issuing};
+use crate::metrics::{ApiMetrics, IdentityMetrics, UplinkMetrics};
 use crate::uplink::UplinkDoor;
 
 /// How often the newest bundle is looked at for renewal.
 const RENEW_EVERY_MS: u64 = 60 * 60 * 1000;
+/// Certificates that hold for less are for tests, in seconds.
+const LIFETIME_S_USUAL: u64 = 60 * 60;
 /// How much longer than `uplink.drain_ms` the whole shutdown may take.
 const SHUTDOWN_GRACE_MS: u64 = 10_000;
 
@@ -35,6 +39,9 @@ const SHUTDOWN_GRACE_MS: u64 = 10_000;
 pub struct Addresses {
     /// QUIC for nodes.
     pub uplink: String,
+    /// QUIC for nodes that enrol, if this cloud issues certificates.
+    #[serde(default)]
+    pub enrol: Option<String>,
     /// HTTP for people's tools.
     pub api: String,
     /// HTTP for metrics, liveness, readiness.
@@ -77,22 +84,34 @@ impl Server {
             registry.public_key().to_string().as_bytes(),
         )?;
 
-        let listener = bind_uplink(&config)?;
+        let identities =
+            Identities::open(storage.clone(), issuing(&config)?, IdentityMetrics::new(&metrics)?).await?;
+        let credentials = credentials(&config, &identities)?;
+        let NodeDoors { uplink: listener, enrol: enrol_listener } =
+            bind_nodes(&config, &identities, &credentials)?;
         let (api_listener, api_address) = bind(config.api.listen).await?;
         let (admin_listener, admin_address) = bind(config.admin.listen).await?;
         let addresses = Addresses {
             uplink: listener.local_address(),
+            enrol: enrol_listener.as_ref().map(|listener| listener.local_address()),
             api: api_address.to_string(),
             admin: admin_address.to_string(),
         };
 
-        let door = UplinkDoor::new(&config.uplink, storage.clone(), registry.clone(), uplink_metrics);
+        let door = UplinkDoor::new(
+            &config.uplink,
+            storage.clone(),
+            registry.clone(),
+            identities.clone(),
+            uplink_metrics,
+        );
         let token = api::token(token, &config.api.token)?;
         let api = Api::new(
             &config.api,
             token,
             storage.clone(),
             registry.clone(),
+            identities.clone(),
             health.clone(),
             api_metrics,
             metrics.clone(),
@@ -101,6 +120,12 @@ impl Server {
 
         let mut tasks = JoinSet::new();
         tasks.spawn(door.run(listener, shutdown.clone()));
+        if let Some(listener) = enrol_listener {
+            tasks.spawn(EnrolDoor::new(identities.clone()).run(listener, shutdown.clone()));
+        }
+        if config.tls.certificate.as_os_str().is_empty() {
+            tasks.spawn(keep_issued(credentials, identities, shutdown.clone()));
+        }
         tasks.spawn(api::serve(api, api_listener, config.api.connections_max, shutdown.clone()));
         tasks.spawn(serve_admin(admin_listener, admin, shutdown.clone()));
         tasks.spawn(renew(registry, shutdown.clone()));
@@ -163,9 +188,59 @@ fn engines(config: &Config) -> Vec<Engine> {
     }
 }
 
-fn bind_uplink(config: &Config) -> anyhow::Result<Arc<dyn Listener>> {
-    let credentials = Credentials::read(&config.tls.certificate, &config.tls.key)?;
-    let trust = Trust::read(&config.tls.ca)?;
+/// What issues certificates, if this cloud does.
+fn issuing(config: &Config) -> anyhow::Result<Option<Issuing>> {
+    let identity = &config.identity;
+    if identity.issuer.as_os_str().is_empty() {
+        tracing::info!("identity.issuer is empty: this cloud enrols no nodes and renews no certificates");
+        return Ok(None);
+    }
+    if identity.lifetime_s < LIFETIME_S_USUAL {
+        tracing::warn!(identity.lifetime_s, "certificates hold for less than an hour, which is for tests");
+    }
+    let issuer = Issuer::read(&identity.issuer, &identity.issuer_key)?;
+    Ok(Some(Issuing { issuer, lifetime: Duration::from_secs(identity.lifetime_s) }))
+}
+
+/// What the cloud shows: its files', or what it issues to itself.
+fn credentials(config: &Config, identities: &Identities) -> anyhow::Result<Credentials> {
+    match identities.issuing() {
+        Some(issuing) if config.tls.certificate.as_os_str().is_empty() => issue_own(issuing),
+        _ => Ok(Credentials::read(&config.tls.certificate, &config.tls.key)?),
+    }
+}
+
+fn issue_own(issuing: &Issuing) -> anyhow::Result<Credentials> {
+    Ok(issuing.issuer.issue(&Identity::Cloud, &[], issuing.lifetime)?)
+}
+
+/// Replaces what the cloud issued to itself at half of its life. Nobody has to be asked, so nothing fails but by a bug.
+async fn keep_issued(own: Credentials, identities: Identities, shutdown: Shutdown) -> anyhow::Result<()> {
+    let Some(issuing) = identities.issuing() else { return Ok(()) };
+    let mut ticks = tokio::time::interval(issuing.lifetime / 2);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            _ = ticks.tick() => own.replace(&issue_own(issuing)?),
+        }
+    }
+}
+
+/// The doors for nodes.
+struct NodeDoors {
+    uplink: Arc<dyn Listener>,
+    enrol: Option<Arc<dyn Listener>>,
+}
+
+/// The nodes' door, and where this cloud issues certificates the one of those that have none.
+fn bind_nodes(
+    config: &Config,
+    identities: &Identities,
+    credentials: &Credentials,
+) -> anyhow::Result<NodeDoors> {
+    let trust = Trust::read(&config.tls.ca)?
+        .with_grace(Duration::from_secs(config.identity.grace_s))
+        .with_revoked(identities.revoked().clone());
     let settings = Settings {
         max_connections: config.uplink.connections_max,
         max_bidi_streams: config.uplink.streams_max,
@@ -173,7 +248,15 @@ fn bind_uplink(config: &Config) -> anyhow::Result<Arc<dyn Listener>> {
         drain_ms: config.uplink.drain_ms,
         ..Settings::peers()
     };
-    Ok(Arc::new(QuicListener::bind(config.uplink.listen, Door::Uplink, &credentials, &trust, &settings)?))
+    let uplink = QuicListener::bind(config.uplink.listen, Door::Uplink, credentials, &trust, &settings)?;
+    let enrol: Option<Arc<dyn Listener>> = match identities.issuing() {
+        Some(_) => {
+            let (address, settings) = (config.identity.listen, enrol::settings());
+            Some(Arc::new(QuicListener::bind(address, Door::Enrol, credentials, &trust, &settings)?))
+        }
+        None => None,
+    };
+    Ok(NodeDoors { uplink: Arc::new(uplink), enrol })
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAddr)> {

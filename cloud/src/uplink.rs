@@ -21,6 +21,7 @@ use tracing::Instrument;
 use transport::{Identity, Link, LinkError, LinkErrorKind, Listener, Stream};
 
 use crate::config::UplinkConfig;
+use crate::identities::Identities;
 use crate::metrics::UplinkMetrics;
 
 /// Most subscriptions on one connection; a node needs one.
@@ -33,6 +34,7 @@ const RETRY_AFTER_MS: u32 = 200;
 pub struct UplinkDoor {
     storage: Storage,
     registry: Registry,
+    identities: Identities,
     metrics: UplinkMetrics,
     in_flight: Arc<Semaphore>,
     timeout: Duration,
@@ -44,14 +46,23 @@ pub struct UplinkDoor {
 struct Caller {
     pop: PopId,
     node: NodeId,
+    /// Names that apps dial, of its certificate.
+    names: Vec<String>,
 }
 
 impl UplinkDoor {
     /// A door that opens once [`UplinkDoor::run`] runs.
-    pub fn new(config: &UplinkConfig, storage: Storage, registry: Registry, metrics: UplinkMetrics) -> Self {
+    pub fn new(
+        config: &UplinkConfig,
+        storage: Storage,
+        registry: Registry,
+        identities: Identities,
+        metrics: UplinkMetrics,
+    ) -> Self {
         Self {
             storage,
             registry,
+            identities,
             metrics,
             in_flight: Arc::new(Semaphore::new(config.in_flight_max)),
             timeout: Duration::from_millis(config.request_timeout_ms),
@@ -102,7 +113,7 @@ impl UplinkDoor {
             tracing::error!(remote = %link.remote().address, "a link without a node's certificate");
             return link.close("only nodes are admitted");
         };
-        let caller = Caller { pop, node };
+        let caller = Caller { pop, node, names: link.remote().public_names.clone() };
         let span = tracing::info_span!("uplink", pop = %caller.pop, node = %caller.node);
         let subscriptions = Arc::new(Semaphore::new(SUBSCRIPTIONS_MAX));
         self.metrics.links.inc();

@@ -12,11 +12,16 @@ use serde::Deserialize;
 use service::settings::TlsConfig;
 use service::telemetry::LogConfig;
 
+use crate::identity::IdentityConfig;
+
 /// The commented defaults.
 pub const DEFAULTS: &str = include_str!("../edge-node.default.toml");
 
 /// Largest batch of events; a frame of the uplink holds it with room to spare.
 const BATCH_BYTES_MAX: usize = FrameKind::UplinkRequest.body_bytes_max() / 2;
+
+/// Longest time between two questions for who was revoked.
+const REVOKED_EVERY_MS_MAX: u64 = 20_000;
 
 /// All settings.
 #[derive(Debug, Clone, Deserialize)]
@@ -30,6 +35,8 @@ pub struct Config {
     pub members: BTreeMap<String, String>,
     /// Certificates.
     pub tls: TlsConfig,
+    /// The node's own key and certificate.
+    pub identity: IdentityConfig,
     /// The clients' door.
     pub clients: ClientsConfig,
     /// The peers' door.
@@ -164,9 +171,16 @@ impl Config {
         let mut config: Config = service::settings::load(DEFAULTS, file, "EDGE_NODE", std::env::vars())?;
         config.check()?;
         let dir = config.dir.clone();
-        for path in
-            [&mut config.tls.ca, &mut config.tls.certificate, &mut config.tls.key, &mut config.admin.token]
-        {
+        let (tls, identity) = (&mut config.tls, &mut config.identity);
+        let paths = [
+            &mut tls.ca,
+            &mut tls.certificate,
+            &mut tls.key,
+            &mut config.admin.token,
+            &mut identity.file,
+            &mut identity.token,
+        ];
+        for path in paths {
             *path = dir.join(&path);
         }
         Ok(config)
@@ -209,10 +223,16 @@ impl Config {
             ("uplink.batch_bytes_max", self.uplink.batch_bytes_max as u64),
             ("uplink.timeout_ms", self.uplink.timeout_ms),
             ("uplink.report_every_ms", self.uplink.report_every_ms),
+            ("identity.revoked_every_ms", self.identity.revoked_every_ms),
         ];
         for (name, value) in positive {
             anyhow::ensure!(value > 0, "{name} must be at least 1");
         }
+        anyhow::ensure!(
+            self.identity.revoked_every_ms <= REVOKED_EVERY_MS_MAX,
+            "identity.revoked_every_ms ({}) is at most {REVOKED_EVERY_MS_MAX}: a revoked node is cut off within a minute",
+            self.identity.revoked_every_ms
+        );
         let (batch, bytes) = (self.uplink.batch_len_max, self.uplink.batch_bytes_max);
         anyhow::ensure!(
             batch <= APPEND_EVENTS_MAX && bytes <= BATCH_BYTES_MAX,

@@ -3,6 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`node`] | the composition root |
+//! | [`identity`] | its key and certificate, renewed while it runs; who was revoked |
 //! | [`gateway`] | the clients' door; `gateway::pipeline` is the path of a recommendation |
 //! | [`peers`] | the peers' door |
 //! | [`bundles`] | pulls, verifies, activates bundles |
@@ -18,6 +19,7 @@ pub mod commits;
 pub mod config;
 pub mod disk;
 pub mod gateway;
+pub mod identity;
 pub mod metrics;
 pub mod node;
 pub mod peers;

@@ -15,7 +15,6 @@ use service::shutdown::Shutdown;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
-use transport::pki::{Credentials, Trust};
 use transport::quic::{QuicDialer, QuicListener, Settings};
 use transport::{Dialer, Door, Listener};
 
@@ -25,6 +24,7 @@ use crate::commits::{StoreCommits, caught_up_leader};
 use crate::config::{ClientsConfig, Config};
 use crate::disk;
 use crate::gateway::Gateway;
+use crate::identity::{IdentityMetrics, Keeper, Own};
 use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::workers::Workers;
@@ -67,7 +67,10 @@ async fn live(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let registry = Registry::new();
     let metrics = Metrics::new(&registry)?;
     let token = admin_token(&config)?;
-    let doors = bind(&config).await?;
+    let Some(own) = shutdown.run_until_cancelled(Own::open(&config)).await.transpose()? else {
+        return Ok(());
+    };
+    let doors = bind(&config, &own).await?;
     let addresses = publish_addresses(&config, &doors)?;
 
     let store = open_store(&config, &addresses, &doors, &registry).await?;
@@ -75,20 +78,14 @@ async fn live(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let folder = Folder::open(config.dir.join("artifacts"))?;
     let cloud =
         CloudLink::new(config.uplink.clone(), doors.cloud_dialer, edge_uplink::Metrics::new(&registry)?);
+    let keeper = Keeper::new(own, &config.identity, cloud.clone(), IdentityMetrics::new(&registry)?);
     let workers = Workers::start(&config.serving)?;
     let active = ActiveBundle::default();
     let leader = caught_up_leader(store.clone(), shutdown.clone());
     let refusal = watch::Sender::new(None);
     let report = report(&store, &active, &engine, &metrics, refusal.subscribe(), addresses.clients.clone());
 
-    let sources = Sources {
-        folder: folder.clone(),
-        cloud: cloud.clone(),
-        store: store.clone(),
-        dialer: doors.peer_dialer,
-        pop: config.node.pop.clone(),
-        node: config.node.id,
-    };
+    let sources = sources(&config, &folder, &cloud, &store, doors.peer_dialer);
     let bundles = Bundles {
         engine,
         trusted: trusted_keys(&config)?,
@@ -122,6 +119,7 @@ async fn live(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let tasks = TaskTracker::new();
     tasks.spawn(service::admin::serve(doors.admin, admin, shutdown.clone()));
     tasks.spawn(keep_link(cloud.clone(), report, shutdown.clone()));
+    tasks.spawn(keeper.run(shutdown.clone()));
     tasks.spawn(edge_uplink::tail(Arc::new(commits), leader, cloud, shutdown.clone()));
     tasks.spawn(bundles.run(shutdown.clone()));
     tasks.spawn(disk::end_when_it_recovers(store.clone(), config.dir.clone(), shutdown.clone()));
@@ -132,6 +130,24 @@ async fn live(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     store.shutdown().await;
     peers_end.cancel();
     peers.await.context("the peers' door panicked")
+}
+
+/// Where artifacts come from.
+fn sources(
+    config: &Config,
+    folder: &Folder,
+    cloud: &CloudLink,
+    store: &Store,
+    dialer: Arc<dyn Dialer>,
+) -> Sources {
+    Sources {
+        folder: folder.clone(),
+        cloud: cloud.clone(),
+        store: store.clone(),
+        dialer,
+        pop: config.node.pop.clone(),
+        node: config.node.id,
+    }
 }
 
 /// The clients' settings, with an address to tell them.
@@ -156,9 +172,8 @@ async fn keep_link(cloud: CloudLink, report: Report, shutdown: Shutdown) {
     cloud.run(report, shutdown).await;
 }
 
-async fn bind(config: &Config) -> anyhow::Result<Doors> {
-    let trust = Trust::read(&config.tls.ca)?;
-    let credentials = Credentials::read(&config.tls.certificate, &config.tls.key)?;
+async fn bind(config: &Config, own: &Own) -> anyhow::Result<Doors> {
+    let Own { credentials, trust, .. } = own;
     let clients = Settings {
         max_connections: config.clients.connections_max,
         max_bidi_streams: config.clients.streams_max,
@@ -175,20 +190,20 @@ async fn bind(config: &Config) -> anyhow::Result<Doors> {
         clients: Arc::new(QuicListener::bind(
             listen(&config.clients.listen)?,
             Door::Clients,
-            &credentials,
-            &trust,
+            credentials,
+            trust,
             &clients,
         )?),
         peers: Arc::new(QuicListener::bind(
             listen(&config.peers.listen)?,
             Door::Peers { pop },
-            &credentials,
-            &trust,
+            credentials,
+            trust,
             &inside,
         )?),
         admin: admin.with_context(|| format!("cannot listen on {} (admin.listen)", config.admin.listen))?,
-        peer_dialer: Arc::new(QuicDialer::new(&trust, Some(&credentials), ALPN_PEER, &inside)?),
-        cloud_dialer: Arc::new(QuicDialer::new(&trust, Some(&credentials), ALPN_UPLINK, &inside)?),
+        peer_dialer: Arc::new(QuicDialer::new(trust, Some(credentials), ALPN_PEER, &inside)?),
+        cloud_dialer: Arc::new(QuicDialer::new(trust, Some(credentials), ALPN_UPLINK, &inside)?),
     })
 }
 

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::bundle::{Manifest, SignedManifest};
 use crate::client::{ClientReply, ClientRequest};
 use crate::command::Command;
+use crate::enrol::{EnrolReply, EnrolRequest};
 use crate::error::{Code, ErrorReply};
 use crate::peer::{PeerReply, PeerRequest};
 use crate::profile::Profile;
@@ -37,17 +38,23 @@ pub enum FrameKind {
     UplinkRequest = 5,
     /// [`UplinkReply`].
     UplinkReply = 6,
+    /// [`EnrolRequest`].
+    EnrolRequest = 7,
+    /// [`EnrolReply`].
+    EnrolReply = 8,
 }
 
 impl FrameKind {
     /// Every kind.
-    pub const ALL: [FrameKind; 6] = [
+    pub const ALL: [FrameKind; 8] = [
         FrameKind::ClientRequest,
         FrameKind::ClientReply,
         FrameKind::PeerRequest,
         FrameKind::PeerReply,
         FrameKind::UplinkRequest,
         FrameKind::UplinkReply,
+        FrameKind::EnrolRequest,
+        FrameKind::EnrolReply,
     ];
 
     fn from_byte(byte: u8) -> Option<Self> {
@@ -62,6 +69,8 @@ impl FrameKind {
             FrameKind::PeerRequest | FrameKind::PeerReply => 8 * MIB,
             FrameKind::UplinkRequest => 4 * MIB,
             FrameKind::UplinkReply => MIB,
+            FrameKind::EnrolRequest => 8 * KIB,
+            FrameKind::EnrolReply => 64 * KIB,
         }
     }
 }
@@ -115,7 +124,16 @@ pub trait Message: Serialize + DeserializeOwned {
 macro_rules! messages {
     ($($name:ident),*) => { $(impl Message for $name { const KIND: FrameKind = FrameKind::$name; })* };
 }
-messages!(ClientRequest, ClientReply, PeerRequest, PeerReply, UplinkRequest, UplinkReply);
+messages!(
+    ClientRequest,
+    ClientReply,
+    PeerRequest,
+    PeerReply,
+    UplinkRequest,
+    UplinkReply,
+    EnrolRequest,
+    EnrolReply
+);
 
 /// Something that is stored as bytes rather than sent as a frame.
 pub trait Stored: Serialize + DeserializeOwned {}

@@ -171,3 +171,64 @@ pub struct SigningKey {
     /// Ed25519 (RFC 8032), 64 hex digits.
     pub ed25519: String,
 }
+
+/// Asks for a one-time token with which a node gets its first certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnrolNode {
+    /// The PoP that the node belongs to.
+    pub pop: PopId,
+    /// The node's id, from 1.
+    pub node: NodeId,
+    /// DNS names and IP addresses that apps dial, for its certificates; at most [`crate::limits::PUBLIC_NAMES_MAX`].
+    #[serde(default)]
+    pub names: Vec<String>,
+    /// For how long the token holds, in seconds; by default an hour.
+    #[serde(default)]
+    pub lifetime_s: Option<u64>,
+}
+
+/// A one-time token. It is shown once, and kept as its SHA-256 only.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnrolmentToken {
+    /// The secret: the node's `identity.token` file holds it.
+    pub token: String,
+    /// For which PoP.
+    pub pop: PopId,
+    /// For which node.
+    pub node: NodeId,
+    /// Until when, milliseconds since 1970 UTC.
+    pub expires_at_ms: u64,
+}
+
+// The token is a secret.
+impl std::fmt::Debug for EnrolmentToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EnrolmentToken")
+            .field("pop", &self.pop)
+            .field("node", &self.node)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Revokes a node's identity, for ever.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevokeNode {
+    /// Why, for the audit log.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// A node whose identity was revoked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokedNode {
+    /// Its PoP.
+    pub pop: PopId,
+    /// Which.
+    pub node: NodeId,
+    /// When, milliseconds since 1970 UTC.
+    pub revoked_at_ms: u64,
+    /// Why.
+    pub reason: String,
+}

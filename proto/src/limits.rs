@@ -28,5 +28,13 @@ pub const BUNDLE_ARTIFACTS_MAX: usize = 64;
 pub const CATALOG_ITEMS_MAX: usize = 1_000_000;
 /// How far ahead of the node's clock an event may claim to be, in milliseconds.
 pub const EVENT_FUTURE_MS_MAX: u64 = 5 * 60 * 1000;
+/// Longest one-time token, in bytes.
+pub const TOKEN_BYTES_MAX: usize = 128;
+/// Largest signing request of a node, in bytes. One with a P-256 key has about 300.
+pub const SIGNING_REQUEST_BYTES_MAX: usize = 4 * 1024;
+/// Most names that apps dial in one certificate.
+pub const PUBLIC_NAMES_MAX: usize = 16;
+/// Most revoked nodes of one PoP.
+pub const REVOKED_NODES_MAX: usize = 10_000;
 /// Message of an error reply is cut at this many bytes.
 pub const ERROR_MESSAGE_BYTES_MAX: usize = 512;

@@ -7,7 +7,7 @@ use crate::bundle::SignedManifest;
 use crate::control::NodeReport;
 use crate::error::ErrorReply;
 use crate::event::Event;
-use crate::ids::{Digest, Offset, Revision};
+use crate::ids::{Digest, NodeId, Offset, Revision};
 
 /// One request on a stream of its own; [`UplinkRequest::Subscribe`] keeps its stream and hears many replies.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +34,14 @@ pub enum UplinkRequest {
     },
     /// How the node is.
     Report(NodeReport),
+    /// A new certificate for the node that asks: a signing request (PKCS #10, DER) with a new key, at most
+    /// [`crate::limits::SIGNING_REQUEST_BYTES_MAX`] bytes. Replied to with [`UplinkReply::Issued`].
+    Renew(Vec<u8>),
+    /// Which nodes of this PoP were revoked, if there are more than this many? Replied to with [`UplinkReply::Revoked`].
+    Revoked {
+        /// How many the node knows. None is ever taken back, so the number is the list's version.
+        known: u64,
+    },
 }
 
 /// The cloud's reply.
@@ -61,4 +69,10 @@ pub enum UplinkReply {
     Noted,
     /// Instead of any of them.
     Error(ErrorReply),
+    /// To [`UplinkRequest::Renew`]: the certificate and what stands between it and the deployment's CA, PEM, the node's
+    /// own first.
+    Issued(String),
+    /// To [`UplinkRequest::Revoked`]: all of them, or none where the node knows all. At most
+    /// [`crate::limits::REVOKED_NODES_MAX`].
+    Revoked(Vec<NodeId>),
 }

@@ -8,6 +8,8 @@ use cloud_storage::StorageError;
 use proto::control::Problem;
 use proto::{Code, ErrorReply, Fault};
 
+use crate::identities::IdentityError;
+
 /// An error on its way out.
 #[derive(Debug, Clone)]
 pub(super) struct ApiError {
@@ -62,6 +64,12 @@ impl From<StorageError> for ApiError {
 
 impl From<RegistryError> for ApiError {
     fn from(error: RegistryError) -> Self {
+        logged(&error, error.reply())
+    }
+}
+
+impl From<IdentityError> for ApiError {
+    fn from(error: IdentityError) -> Self {
         logged(&error, error.reply())
     }
 }

@@ -130,7 +130,14 @@ fn samples() -> Vec<(&'static str, Value)> {
     let stored = ArtifactStored { digest: artifact.digest, size: 0 };
     let counts = EventCounts { total: 0, by_kind: BTreeMap::new(), by_pop: BTreeMap::new() };
     let problem = Problem { code: Code::Invalid, status: 422, detail: String::new() };
+    let enrol = EnrolNode { pop: pop.clone(), node: NodeId(1), names: vec![], lifetime_s: None };
+    let token = EnrolmentToken { token: "t".into(), pop: pop.clone(), node: NodeId(1), expires_at_ms: 1 };
+    let revoked = RevokedNode { pop: pop.clone(), node: NodeId(1), revoked_at_ms: 1, reason: String::new() };
     vec![
+        ("EnrolNode", json(serde_json::to_value(enrol))),
+        ("EnrolmentToken", json(serde_json::to_value(token))),
+        ("RevokeNode", json(serde_json::to_value(RevokeNode { reason: String::new() }))),
+        ("RevokedNode", json(serde_json::to_value(revoked))),
         ("ArtifactRef", json(serde_json::to_value(artifact))),
         ("NodeReport", json(serde_json::to_value(report))),
         ("NodeView", json(serde_json::to_value(&node))),

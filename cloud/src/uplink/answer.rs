@@ -23,6 +23,8 @@ pub(super) fn name(request: &UplinkRequest) -> &'static str {
         UplinkRequest::Manifest => "manifest",
         UplinkRequest::Artifact { .. } => "artifact",
         UplinkRequest::Report(_) => "report",
+        UplinkRequest::Renew(_) => "renew",
+        UplinkRequest::Revoked { .. } => "revoked",
     }
 }
 
@@ -35,6 +37,10 @@ impl UplinkDoor {
             UplinkRequest::Manifest => Ok(self.manifest()),
             UplinkRequest::Artifact { digest, offset } => self.artifact(digest, offset).await,
             UplinkRequest::Report(report) => self.report(caller, &report).await,
+            UplinkRequest::Renew(request) => self.renew(caller, &request),
+            UplinkRequest::Revoked { known } => {
+                Ok(UplinkReply::Revoked(self.identities.newer_than(&caller.pop, known)))
+            }
             UplinkRequest::Subscribe => {
                 Err(ErrorReply::new(Code::Internal, "a subscription is not answered here"))
             }
@@ -96,6 +102,11 @@ impl UplinkDoor {
         let part = self.storage.artifacts().part(digest, offset).await;
         let (size, part) = part.map_err(|e| logged(&e, e.reply()))?;
         Ok(UplinkReply::Artifact { size, part })
+    }
+
+    fn renew(&self, caller: &Caller, request: &[u8]) -> Result<UplinkReply, ErrorReply> {
+        let chain = self.identities.renew(&caller.pop, caller.node, &caller.names, request);
+        chain.map(UplinkReply::Issued).map_err(|e| logged(&e, e.reply()))
     }
 
     async fn report(&self, caller: &Caller, report: &NodeReport) -> Result<UplinkReply, ErrorReply> {

@@ -19,7 +19,9 @@ async fn what_has_no_place_is_told_to_come_back() {
     let mut config = crate::config::Config::from_sources(None, std::iter::empty()).unwrap().uplink;
     config.in_flight_max = 1;
     let metrics = UplinkMetrics::new(&prometheus::Registry::new()).unwrap();
-    let door = UplinkDoor::new(&config, storage, registry, metrics);
+    let identities = crate::metrics::IdentityMetrics::new(&prometheus::Registry::new()).unwrap();
+    let identities = Identities::open(storage.clone(), None, identities).await.unwrap();
+    let door = UplinkDoor::new(&config, storage, registry, identities, metrics);
 
     let network = Network::new(1);
     let listener = network.listener("cloud:1", Identity::Cloud, Door::Uplink).unwrap();

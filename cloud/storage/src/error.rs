@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use proto::codec::CodecError;
-use proto::{Code, Digest, ErrorReply, Offset};
+use proto::{Code, Digest, ErrorReply, NodeId, Offset, PopId};
 
 /// Why something could not be stored or read.
 #[derive(Debug, thiserror::Error)]
@@ -150,6 +150,48 @@ fn database_code(error: &sqlx::Error) -> Code {
             _ => Code::Internal,
         },
         _ => Code::Internal,
+    }
+}
+
+/// Why a node was not enrolled or revoked.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrolError {
+    /// One message for all that can be wrong with a token: who guesses learns nothing.
+    #[error("the token is unknown, used, has ended, or is another node's: make a new one")]
+    Token,
+    /// The node was revoked.
+    #[error("node {node} of {pop} was revoked: a node comes back under an id that was never used")]
+    Revoked {
+        /// Its PoP.
+        pop: PopId,
+        /// Which.
+        node: NodeId,
+    },
+    /// No more are kept.
+    #[error("there are {0} already, and no more are kept")]
+    TooMany(u64),
+    /// Storage failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl EnrolError {
+    /// The code that says whose fault it is and whether to try again.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Token => Code::Unauthenticated,
+            Self::Revoked { .. } => Code::Forbidden,
+            Self::TooMany(_) => Code::Conflict,
+            Self::Storage(e) => e.code(),
+        }
+    }
+
+    /// The error as it is said on the wire.
+    pub fn reply(&self) -> ErrorReply {
+        match self {
+            Self::Storage(e) => e.reply(),
+            other => ErrorReply::new(self.code(), other.to_string()),
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 //! | [`pops`] | PoPs, their offsets, the latest report of each node |
 //! | [`bundles`] | signed manifests under revisions that only grow |
 //! | [`artifacts`] | content-addressed files, verified when written and when read |
+//! | [`identities`] | one-time tokens for nodes that enrol, and who was revoked |
 //! | [`audit`] | who changed what |
 
 pub mod artifacts;
@@ -18,6 +19,7 @@ pub mod bundles;
 pub mod config;
 pub mod error;
 pub mod events;
+pub mod identities;
 pub mod pops;
 mod sql;
 
@@ -35,8 +37,9 @@ pub use artifacts::{Artifacts, Upload};
 pub use audit::Change;
 pub use bundles::{Draft, StoredBundle};
 pub use config::Config;
-pub use error::{AppendError, StorageError};
+pub use error::{AppendError, EnrolError, StorageError};
 pub use events::{Appended, Filter};
+pub use identities::Enrolment;
 
 /// The database's file, in the folder that [`Storage::open`] is given.
 pub const DATABASE_FILE: &str = "cloud.db";
@@ -122,14 +125,13 @@ fn pool(config: &Config, connections: u32) -> SqlitePoolOptions {
 }
 
 fn migrations() -> Migrator {
-    let start = Migration::new(
-        1,
-        "start".into(),
-        MigrationType::Simple,
-        include_str!("../migrations/0001_start.sql").into_sql_str(),
-        false,
-    );
-    Migrator::with_migrations(vec![start])
+    let step = |number, name: &'static str, sql: &'static str| {
+        Migration::new(number, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    };
+    Migrator::with_migrations(vec![
+        step(1, "start", include_str!("../migrations/0001_start.sql")),
+        step(2, "identities", include_str!("../migrations/0002_identities.sql")),
+    ])
 }
 
 /// SQLite's integers are signed. Ours are counts and times that stay far below 2^63; a larger one is refused by saturating

@@ -67,6 +67,23 @@ pub const ARTIFACTS_BYTES: &str = "SELECT coalesce(sum(size), 0) FROM artifacts"
 pub const AUDIT_INSERT: &str = "INSERT INTO audit (at_ms, who, what, detail) VALUES (?, ?, ?, ?)";
 pub const AUDIT: &str = "SELECT seq, at_ms, who, what, detail FROM audit ORDER BY seq DESC LIMIT ?";
 
+pub const ENROLMENTS_ENDED: &str = "DELETE FROM enrolments WHERE expires_at_ms <= ?";
+pub const ENROLMENTS_OPEN: &str = "SELECT count(*) FROM enrolments";
+pub const ENROLMENT_INSERT: &str = "INSERT INTO enrolments (token, pop, node, names, made_by, expires_at_ms) \
+     VALUES (?, ?, ?, ?, ?, ?)";
+pub const ENROLMENT: &str = "SELECT names, made_by, expires_at_ms FROM enrolments \
+     WHERE token = ? AND pop = ? AND node = ? AND expires_at_ms > ?";
+/// Moves at most one row, once: whoever comes second moves none.
+pub const ENROLMENT_USE: &str = "UPDATE enrolments SET used_key = ? \
+     WHERE token = ? AND pop = ? AND node = ? AND expires_at_ms > ? AND used_key IS NULL";
+pub const ENROLMENT_USED_BY: &str =
+    "SELECT 1 FROM enrolments WHERE token = ? AND expires_at_ms > ? AND used_key = ?";
+pub const REVOKED_INSERT: &str = "INSERT INTO revoked (pop, node, revoked_at_ms, reason) VALUES (?, ?, ?, ?) \
+     ON CONFLICT (pop, node) DO NOTHING";
+pub const REVOKED_COUNT: &str = "SELECT count(*) FROM revoked WHERE pop = ?";
+pub const REVOKED_ONE: &str = "SELECT revoked_at_ms, reason FROM revoked WHERE pop = ? AND node = ?";
+pub const REVOKED: &str = "SELECT pop, node, revoked_at_ms, reason FROM revoked ORDER BY pop, node";
+
 fn placeholders(n: usize) -> String {
     vec!["?"; n].join(",")
 }

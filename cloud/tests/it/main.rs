@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests, and what helps them")]
 
 mod api;
+mod identities;
 mod process;
 mod uplink;
 

@@ -5,8 +5,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use proto::bundle::ArtifactKind;
-use proto::control::{ArtifactStored, BundleView, EventCounts, PopView, Problem, PublishBundle};
+use proto::control::{
+    ArtifactStored, BundleView, EnrolNode, EnrolmentToken, EventCounts, PopView, Problem, PublishBundle,
+    RevokeNode, RevokedNode,
+};
 use proto::peer::MemberChange;
+use proto::{NodeId, PopId};
 use reqwest::{RequestBuilder, Response};
 use serde::de::DeserializeOwned;
 
@@ -73,6 +77,17 @@ impl Control {
     /// Publishes an older bundle's contents under a newer revision.
     pub async fn roll_back(&self, revision: u64) -> anyhow::Result<BundleView> {
         self.send(self.http.post(format!("{}/v1/bundles/{revision}/rollback", self.base))).await
+    }
+
+    /// Makes a one-time token with which a node enrols.
+    pub async fn enrolment_token(&self, node: &EnrolNode) -> anyhow::Result<EnrolmentToken> {
+        self.send(self.http.post(format!("{}/v1/nodes/enrolments", self.base)).json(node)).await
+    }
+
+    /// Revokes a node, for ever.
+    pub async fn revoke(&self, pop: &PopId, node: NodeId, reason: &str) -> anyhow::Result<RevokedNode> {
+        let url = format!("{}/v1/nodes/{pop}/{node}/revoke", self.base);
+        self.send(self.http.post(url).json(&RevokeNode { reason: reason.to_owned() })).await
     }
 
     /// Any other path, as JSON.

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use proto::control::{EnrolNode, EnrolmentToken};
 use proto::{Digest, NodeId, PopId};
 use tokio::time::Instant;
 use transport::pki::{Authority, Trust, Validity};
@@ -29,8 +30,10 @@ use crate::control::{Control, NodeAdmin};
 use process::Process;
 pub use settings::Overrides;
 
-/// How long certificates of a local deployment hold.
-const LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long the CA of a local deployment holds.
+const CA_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long what it issues holds, unless the cloud's `identity.lifetime_s` is set; nodes renew theirs at half of it.
+const LIFETIME_S: u64 = 24 * 3600;
 /// How often a condition is looked at again.
 const POLL: Duration = Duration::from_millis(25);
 
@@ -71,6 +74,7 @@ pub struct Deployment {
 #[derive(Debug, Clone)]
 struct CloudPorts {
     uplink: String,
+    enrol: String,
     api: String,
     admin: String,
 }
@@ -92,10 +96,11 @@ impl Deployment {
         options.dir = options.dir.canonicalize()?;
         let pop = PopId::new("pop-a")?;
         let authority =
-            Authority::open_or_create(&options.dir.join("pki"), Validity::starting_now(LIFETIME))?;
-        authority.issue_cloud(&["127.0.0.1".into()], Validity::starting_now(LIFETIME))?;
+            Authority::open_or_create(&options.dir.join("pki"), Validity::starting_now(CA_LIFETIME))?;
+        authority.issue_cloud(&["127.0.0.1".into()], Validity::starting_now(CA_LIFETIME))?;
         let app_key = secret(&options.dir.join("app.key"))?;
-        let cloud_ports = CloudPorts { uplink: free_port()?, api: free_port()?, admin: free_port()? };
+        let cloud_ports =
+            CloudPorts { uplink: free_port()?, enrol: free_port()?, api: free_port()?, admin: free_port()? };
         let mut deployment = Self {
             pop,
             cloud_ports,
@@ -114,10 +119,26 @@ impl Deployment {
 
     fn add_ports(&mut self, node: NodeId) -> anyhow::Result<()> {
         let authority = Authority::open(&self.dir().join("pki"))?;
-        authority.issue_node(&self.pop, node, &["127.0.0.1".into()], Validity::starting_now(LIFETIME))?;
+        authority.issue_node(
+            &self.pop,
+            node,
+            &["127.0.0.1".into()],
+            Validity::starting_now(self.lifetime()),
+        )?;
+        self.choose_ports(node)
+    }
+
+    fn choose_ports(&mut self, node: NodeId) -> anyhow::Result<()> {
         let ports = NodePorts { clients: free_port()?, peers: free_port()?, admin: free_port()? };
         self.ports.insert(node, ports);
         Ok(())
+    }
+
+    /// How long certificates hold.
+    fn lifetime(&self) -> Duration {
+        let set = self.options.overrides.cloud.iter().rev().find(|(path, _)| path == "identity.lifetime_s");
+        let seconds = set.and_then(|(_, value)| u64::try_from(value.as_integer()?).ok());
+        Duration::from_secs(seconds.unwrap_or(LIFETIME_S))
     }
 
     /// Starts the cloud and waits until it is ready.
@@ -156,6 +177,20 @@ impl Deployment {
         anyhow::ensure!(!self.ports.contains_key(&node), "node {node} is there already");
         self.add_ports(node)?;
         self.start_node(node)
+    }
+
+    /// Starts a node that has no certificate but a one-time token, made by the control API; it waits to be joined.
+    pub async fn start_enrolling_node(&mut self, node: NodeId) -> anyhow::Result<EnrolmentToken> {
+        anyhow::ensure!(!self.ports.contains_key(&node), "node {node} is there already");
+        let names = vec!["127.0.0.1".to_owned()];
+        let asked = EnrolNode { pop: self.pop.clone(), node, names, lifetime_s: None };
+        let made = self.control()?.enrolment_token(&asked).await?;
+        let dir = self.node_dir(node);
+        std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        service::secrets::write_new(&dir.join("identity.token"), &made.token)?;
+        self.choose_ports(node)?;
+        self.start_node(node)?;
+        Ok(made)
     }
 
     /// Kills a node as a power switch would: SIGKILL, no goodbye.
@@ -288,6 +323,21 @@ impl Deployment {
         Ok(transport::edge_name(&self.pop)?)
     }
 
+    /// Whether the cloud was started and not killed.
+    pub fn cloud_runs(&self) -> bool {
+        self.cloud.is_some()
+    }
+
+    /// Where nodes reach the cloud.
+    pub fn uplink_address(&self) -> &str {
+        &self.cloud_ports.uplink
+    }
+
+    /// Where nodes enrol.
+    pub fn enrol_address(&self) -> &str {
+        &self.cloud_ports.enrol
+    }
+
     /// The CA's file.
     pub fn ca_file(&self) -> PathBuf {
         self.dir().join("pki/ca.pem")
@@ -295,7 +345,9 @@ impl Deployment {
 
     /// A dialer for apps; many clients may share it.
     pub fn app_dialer(&self) -> anyhow::Result<Arc<QuicDialer>> {
-        Ok(Arc::new(QuicDialer::new(&self.trust, None, proto::ALPN_CLIENT, &Settings::clients())?))
+        // As the SDK's own.
+        let trust = self.trust.clone().with_grace(Duration::from_millis(client_sdk::CERTIFICATE_GRACE_MS));
+        Ok(Arc::new(QuicDialer::new(&trust, None, proto::ALPN_CLIENT, &Settings::clients())?))
     }
 
     /// An SDK configuration that knows these nodes, in this order.

@@ -26,7 +26,7 @@ enum Command {
     Bundle(admin::Bundle),
     /// Count the events that the cloud holds.
     Events(admin::Cloud),
-    /// Let nodes join and leave a PoP; hand leadership over.
+    /// Enrol and revoke nodes; let them join and leave a PoP; hand leadership over.
     #[command(subcommand)]
     Node(admin::Node),
     /// Make the deployment's certificates.

@@ -11,7 +11,7 @@ use proto::uplink::{UplinkReply, UplinkRequest};
 use proto::{Code, Digest, ErrorReply, Revision};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use transport::{Dialer, Link, LinkError, Peer};
+use transport::{Dialer, Link, LinkError, LinkErrorKind, Peer};
 
 use crate::config::UplinkConfig;
 use crate::metrics::Metrics;
@@ -98,6 +98,10 @@ impl CloudLink {
                 held = self.hold_one(&report) => match held {
                     Ok(()) => failures = 0,
                     Err(error) => {
+                        if failures == 0 && matches!(error.kind, LinkErrorKind::Forbidden(_) | LinkErrorKind::Tls(_)) {
+                            tracing::error!(%error, "the cloud and this node do not believe each other: was it revoked, or has \
+                                its certificate ended?");
+                        }
                         tracing::debug!(error = &error as &dyn std::error::Error, failures, "no link to the cloud");
                         self.shared.metrics.failures.inc();
                         failures += 1;

@@ -8,6 +8,7 @@ use proto::bundle::{Manifest, SignedManifest};
 use proto::client::{ClientReply, ClientRequest};
 use proto::codec::{self, FrameKind, HEADER_BYTES, Message, Stored};
 use proto::command::Command;
+use proto::enrol::{EnrolReply, EnrolRequest};
 use proto::peer::{PeerReply, PeerRequest};
 use proto::profile::Profile;
 use proto::uplink::{UplinkReply, UplinkRequest};
@@ -26,6 +27,8 @@ fuzz_target!(|bytes: &[u8]| {
         FrameKind::PeerReply => message::<PeerReply>(body),
         FrameKind::UplinkRequest => message::<UplinkRequest>(body),
         FrameKind::UplinkReply => message::<UplinkReply>(body),
+        FrameKind::EnrolRequest => message::<EnrolRequest>(body),
+        FrameKind::EnrolReply => message::<EnrolReply>(body),
     }
     match header[0] % 5 {
         0 => stored::<Manifest>(body),

@@ -12,6 +12,7 @@ use proto::client::{
 };
 use proto::codec::{self, CodecError, FrameKind, HEADER_BYTES, Message};
 use proto::command::{Command, Effect};
+use proto::enrol::{EnrolReply, EnrolRequest, Token};
 use proto::peer::{MemberChange, PeerReply, PeerRequest, RaftCall};
 use proto::profile::Profile;
 use proto::uplink::{UplinkReply, UplinkRequest};
@@ -230,6 +231,8 @@ fn uplink_request() -> impl Strategy<Value = UplinkRequest> {
         Just(UplinkRequest::Subscribe),
         Just(UplinkRequest::Manifest),
         (digest(), any::<u64>()).prop_map(|(digest, offset)| UplinkRequest::Artifact { digest, offset }),
+        bytes().prop_map(UplinkRequest::Renew),
+        any::<u64>().prop_map(|known| UplinkRequest::Revoked { known }),
     ]
 }
 
@@ -244,7 +247,18 @@ fn uplink_reply() -> impl Strategy<Value = UplinkReply> {
         (any::<u64>(), bytes()).prop_map(|(size, part)| UplinkReply::Artifact { size, part }),
         Just(UplinkReply::Noted),
         error().prop_map(UplinkReply::Error),
+        ".{0,200}".prop_map(UplinkReply::Issued),
+        vec(any::<u64>().prop_map(NodeId), 0..9).prop_map(UplinkReply::Revoked),
     ]
+}
+
+fn enrol_request() -> impl Strategy<Value = EnrolRequest> {
+    (pop(), any::<u64>(), ".{0,64}", bytes()).prop_map(|(pop, node, token, request)| EnrolRequest {
+        pop,
+        node: NodeId(node),
+        token: Token(token),
+        request,
+    })
 }
 
 /// Reads bytes as the body of every kind and of everything stored. The results do not matter, only that there are some.
@@ -258,6 +272,8 @@ fn read_as_everything(bytes: &[u8]) {
     read::<PeerReply>(bytes);
     read::<UplinkRequest>(bytes);
     read::<UplinkReply>(bytes);
+    read::<EnrolRequest>(bytes);
+    read::<EnrolReply>(bytes);
     let _ = codec::decode::<Manifest>(bytes);
     let _ = codec::decode::<SignedManifest>(bytes);
     let _ = codec::decode::<Profile>(bytes);
@@ -303,6 +319,14 @@ proptest! {
 
     #[test]
     fn uplink_replies_come_back(message in uplink_reply()) { check(&message)?; }
+
+    #[test]
+    fn enrol_requests_come_back(message in enrol_request()) { check(&message)?; }
+
+    #[test]
+    fn enrol_replies_come_back(
+        message in prop_oneof![".{0,200}".prop_map(EnrolReply::Issued), error().prop_map(EnrolReply::Error)]
+    ) { check(&message)?; }
 
     #[test]
     fn commands_come_back(commands in vec(command(), 0..5)) {

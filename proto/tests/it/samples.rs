@@ -10,6 +10,7 @@ use proto::client::{
 use proto::codec::{self, HEADER_BYTES, Message, Stored};
 use proto::command::{Command, Effect};
 use proto::control::{NodeReport, Role};
+use proto::enrol::{EnrolReply, EnrolRequest, Token};
 use proto::peer::{MemberChange, PeerReply, PeerRequest, RaftCall};
 use proto::profile::{Interaction, Profile, Seen, Signal};
 use proto::uplink::{UplinkReply, UplinkRequest};
@@ -54,7 +55,7 @@ fn stored<T: Stored + PartialEq + Debug + 'static>(name: &str, value: T) -> Samp
 
 /// Every sample, in the order of the golden file.
 pub fn all() -> Vec<Sample> {
-    [client_requests(), client_replies(), peer_requests(), peer_replies(), uplink(), stored_forms()]
+    [client_requests(), client_replies(), peer_requests(), peer_replies(), uplink(), enrol(), stored_forms()]
         .into_iter()
         .flatten()
         .collect()
@@ -305,8 +306,26 @@ fn uplink() -> Vec<Sample> {
         framed("Artifact", UplinkReply::Artifact { size: 4, part: vec![1, 2, 3, 4] }),
         framed("Noted", UplinkReply::Noted),
         framed("Error", UplinkReply::Error(error())),
+        framed("Renew", UplinkRequest::Renew(vec![0x30, 0x82])),
+        framed("Revoked", UplinkRequest::Revoked { known: 2 }),
+        framed("Issued", UplinkReply::Issued("-----BEGIN CERTIFICATE-----".into())),
+        framed("Revoked", UplinkReply::Revoked(vec![NodeId(2), NodeId(300)])),
     ]);
     samples
+}
+
+fn enrol() -> Vec<Sample> {
+    let request = EnrolRequest {
+        pop: pop(),
+        node: NodeId(4),
+        token: Token("one time".into()),
+        request: vec![0x30, 0x82],
+    };
+    vec![
+        framed("Enrol", request),
+        framed("Issued", EnrolReply::Issued("-----BEGIN CERTIFICATE-----".into())),
+        framed("Error", EnrolReply::Error(error())),
+    ]
 }
 
 fn stored_forms() -> Vec<Sample> {

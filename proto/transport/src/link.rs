@@ -21,6 +21,8 @@ pub struct Remote {
     pub address: String,
     /// Who its certificate names, where it showed one that was verified. Clients of [`Door::Clients`] show none.
     pub identity: Option<Identity>,
+    /// What else its certificate names: DNS names and IP addresses that apps dial.
+    pub public_names: Vec<String>,
 }
 
 /// Which conversation a listener takes part in, and thereby who may come in.
@@ -35,6 +37,8 @@ pub enum Door {
     },
     /// Nodes of any PoP, by mutual TLS ([`proto::ALPN_UPLINK`]).
     Uplink,
+    /// Nodes that have no certificate yet: the server shows one, they show none ([`proto::ALPN_ENROL`]).
+    Enrol,
 }
 
 impl Door {
@@ -44,13 +48,19 @@ impl Door {
             Door::Clients => proto::ALPN_CLIENT,
             Door::Peers { .. } => proto::ALPN_PEER,
             Door::Uplink => proto::ALPN_UPLINK,
+            Door::Enrol => proto::ALPN_ENROL,
         }
+    }
+
+    /// Whether who comes in must show a certificate.
+    pub(crate) fn is_mutual(&self) -> bool {
+        matches!(self, Door::Peers { .. } | Door::Uplink)
     }
 
     /// Whether who showed this identity may come in.
     pub(crate) fn admits(&self, identity: Option<&Identity>) -> Result<(), String> {
         match (self, identity) {
-            (Door::Clients, _) | (Door::Uplink, Some(Identity::Node { .. })) => Ok(()),
+            (Door::Clients | Door::Enrol, _) | (Door::Uplink, Some(Identity::Node { .. })) => Ok(()),
             (Door::Peers { pop }, Some(Identity::Node { pop: theirs, .. })) if theirs == pop => Ok(()),
             (Door::Peers { pop }, Some(other)) => Err(format!("{other} is not a node of {pop}")),
             (Door::Uplink, Some(other)) => Err(format!("{other} is not a node")),

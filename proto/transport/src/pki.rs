@@ -1,22 +1,38 @@
-//! The deployment's own certificate authority, and what it issues.
+//! The deployment's own certificate authority, what it issues, and whom a process believes.
 //!
-//! One authority a deployment: ECDSA P-256, path length 0, so that nothing it issues can issue in turn. Keys lie in PEM
-//! files (PKCS #8) with mode 0600; a key that others can read is refused.
+//! One authority a deployment, and where its key shall stay offline an intermediate that issues for it: ECDSA P-256, and
+//! nothing that they issue for a node can issue in turn. Keys lie in PEM files (PKCS #8) with mode 0600; a key that others
+//! can read is refused.
+//!
+//! | module | what |
+//! |---|---|
+//! | `authority` | makes authorities |
+//! | `issuer` | signs certificates |
+//! | `request` | what a node sends to get one, and what it keeps |
+//! | `credentials` | what a process shows, replaced while it runs |
+//! | `trust` | whom a process believes: authorities, the grace for what has expired, who was revoked |
 
 mod authority;
+mod credentials;
 mod files;
+mod issuer;
+mod request;
+mod trust;
 
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::RootCertStore;
+use rustls::crypto::CryptoProvider;
+use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-pub use authority::{Authority, Issued, Validity};
+pub use authority::{Authority, Issued};
+pub use credentials::{Credentials, Validity};
+pub use issuer::{Issuer, Signed, check_names};
+pub use request::{Bundle, Request};
+pub use trust::{Revoked, Trust};
 
-use crate::identity::{Identity, IdentityError};
+use crate::identity::IdentityError;
 
 /// Most certificates in a chain or among the trusted.
 const CERTIFICATES_MAX: usize = 16;
@@ -35,7 +51,10 @@ pub enum PkiError {
         source: std::io::Error,
     },
     /// A private key that others can read is no secret any more.
-    #[error("{} can be read by others (mode {mode:o}); make it 600, or better make a new key", path.display())]
+    #[error(
+        "{} can be read by others (mode {mode:04o}): make a new key, or if nobody has read it run `chmod 600 {}`",
+        path.display(), path.display()
+    )]
     Exposed {
         /// Which file.
         path: PathBuf,
@@ -61,101 +80,23 @@ pub enum PkiError {
         /// Why not.
         reason: String,
     },
+    /// What was issued is not what was asked for.
+    #[error("the certificate that was issued cannot be used: {0}")]
+    Unusable(String),
     /// Not an identity.
     #[error(transparent)]
     Identity(#[from] IdentityError),
 }
 
-/// What a process shows: a certificate chain and its private key.
-pub struct Credentials {
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+/// What a certificate names besides identities: DNS names and IP addresses that apps dial.
+pub(crate) fn public_names(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let names = credentials::facts(certificate).map(|facts| facts.names).unwrap_or_default();
+    names.into_iter().filter(|name| !issuer::in_zone(name)).collect()
 }
 
-impl Credentials {
-    /// Reads PEM files.
-    ///
-    /// # Errors
-    /// Where a file cannot be read, is not PEM, or the key can be read by others.
-    pub fn read(certificate: &Path, key: &Path) -> Result<Self, PkiError> {
-        let chain = files::read(certificate)?;
-        let key = files::read_secret(key)?;
-        Self::from_pem(&chain, &key)
-    }
-
-    /// Takes PEM texts.
-    ///
-    /// # Errors
-    /// Where there is no certificate or no key in them.
-    pub fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self, PkiError> {
-        let chain = certificates(certificate)?;
-        let key = PrivateKeyDer::from_pem_slice(key)
-            .map_err(|e| PkiError::Pem { what: "private key".into(), reason: e.to_string() })?;
-        Ok(Self { chain, key })
-    }
-
-    /// Who the certificate names.
-    ///
-    /// # Errors
-    /// Where it names no or more than one identity.
-    pub fn identity(&self) -> Result<Identity, IdentityError> {
-        Identity::of_certificate(&self.chain[0])
-    }
-
-    pub(crate) fn chain(&self) -> Vec<CertificateDer<'static>> {
-        self.chain.clone()
-    }
-
-    pub(crate) fn key(&self) -> PrivateKeyDer<'static> {
-        self.key.clone_key()
-    }
-}
-
-impl Clone for Credentials {
-    fn clone(&self) -> Self {
-        Self { chain: self.chain.clone(), key: self.key.clone_key() }
-    }
-}
-
-// The key is a secret: it must not reach a log through `{:?}`.
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("identity", &self.identity()).finish_non_exhaustive()
-    }
-}
-
-/// Whom a process believes: the deployment's authority. During a change of authority, the old and the new one.
-#[derive(Debug, Clone)]
-pub struct Trust {
-    roots: Arc<RootCertStore>,
-}
-
-impl Trust {
-    /// Reads a PEM file of one or more authorities.
-    ///
-    /// # Errors
-    /// Where it cannot be read or holds no certificate of an authority.
-    pub fn read(path: &Path) -> Result<Self, PkiError> {
-        Self::from_pem(&files::read(path)?)
-    }
-
-    /// Takes a PEM text of one or more authorities.
-    ///
-    /// # Errors
-    /// Where it holds no certificate of an authority.
-    pub fn from_pem(text: &[u8]) -> Result<Self, PkiError> {
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates(text)? {
-            roots
-                .add(certificate)
-                .map_err(|e| PkiError::Pem { what: "authority".into(), reason: e.to_string() })?;
-        }
-        Ok(Self { roots: Arc::new(roots) })
-    }
-
-    pub(crate) fn roots(&self) -> Arc<RootCertStore> {
-        Arc::clone(&self.roots)
-    }
+/// Always `ring`, given explicitly, never the process's default.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
 }
 
 /// At least one certificate.

@@ -11,6 +11,7 @@ mod link;
 mod listener;
 mod settings;
 mod tls;
+mod verify;
 
 pub use dialer::QuicDialer;
 pub(crate) use link::RawStream;
@@ -34,6 +35,6 @@ enum CloseCode {
     Drained = 1,
     /// Winding down took longer than `drain_ms`.
     DrainTimeout = 2,
-    /// The certificate may not come through this door.
+    /// The certificate may not come through this door, or its identity was revoked.
     Forbidden = 3,
 }

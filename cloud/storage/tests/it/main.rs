@@ -4,6 +4,7 @@
 mod append;
 mod artifacts;
 mod failures;
+mod identities;
 mod rate;
 mod rows;
 

@@ -1,15 +1,16 @@
 //! `rockpool bundle …`, `rockpool events`, `rockpool node …`: administration over the control API and the admin ports.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use dataset::ReadOptions;
-use proto::NodeId;
-use proto::control::BundleView;
+use proto::control::{BundleView, EnrolNode};
 use proto::peer::MemberChange;
+use proto::{NodeId, PopId};
 
-use super::{say, utc};
+use super::{parse_duration, say, utc};
 use crate::control::{Control, DEFAULT_API, NodeAdmin};
 use crate::publish;
 use crate::table::{table, thousands};
@@ -66,9 +67,45 @@ pub enum Bundle {
     },
 }
 
-/// Nodes of a PoP, by the admin port of any of them.
+/// Nodes of a PoP: their identities at the cloud, their membership by the admin port of any of them.
 #[derive(Debug, Subcommand)]
 pub enum Node {
+    /// Make a one-time token with which a new node gets its certificate: its `identity.token` file.
+    EnrolToken {
+        /// Which cloud.
+        #[command(flatten)]
+        cloud: Cloud,
+        /// The node's PoP.
+        #[arg(long)]
+        pop: PopId,
+        /// Its id, a number from 1 that was never used in this PoP.
+        #[arg(long)]
+        node: u64,
+        /// DNS name or IP address that apps dial; may be given several times.
+        #[arg(long)]
+        name: Vec<String>,
+        /// For how long the token holds, such as 30m.
+        #[arg(long, default_value = "1h", value_parser = parse_duration)]
+        lifetime: Duration,
+        /// The token's file; it must not exist, and gets mode 0600.
+        #[arg(long, default_value = "identity.token")]
+        out: PathBuf,
+    },
+    /// Revoke a node's identity, for ever: it is cut off within a minute. Then let it leave.
+    Revoke {
+        /// Which cloud.
+        #[command(flatten)]
+        cloud: Cloud,
+        /// The node's PoP.
+        #[arg(long)]
+        pop: PopId,
+        /// Its id, which is never used again.
+        #[arg(long)]
+        node: u64,
+        /// Why, for the audit log.
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
     /// Let a running, empty node join. One at a time.
     Join {
         /// By whom.
@@ -157,6 +194,28 @@ pub async fn node(command: Node) -> anyhow::Result<()> {
         NodeAdmin::new(&via.admin)?.member(&change, &token).await.context("the members were not changed")
     };
     match command {
+        Node::EnrolToken { cloud, pop, node, name, lifetime, out } => {
+            // Before a token is made that could not be kept.
+            anyhow::ensure!(!out.exists(), "{} exists already", out.display());
+            let lifetime_s = Some(lifetime.as_secs());
+            let asked = EnrolNode { pop, node: NodeId(node), names: name, lifetime_s };
+            let made = cloud.control()?.enrolment_token(&asked).await?;
+            service::secrets::write_new(&out, &made.token)?;
+            say(&format!(
+                "made {}: node {} of {} enrols with it once, until {}",
+                out.display(),
+                made.node,
+                made.pop,
+                utc(made.expires_at_ms)
+            ));
+        }
+        Node::Revoke { cloud, pop, node, reason } => {
+            let revoked = cloud.control()?.revoke(&pop, NodeId(node), &reason).await?;
+            say(&format!(
+                "node {node} of {pop} was revoked at {}; now let it leave",
+                utc(revoked.revoked_at_ms)
+            ));
+        }
         Node::Join { via, node, address } => {
             change(&via, MemberChange::Join { node: NodeId(node), address }).await?;
             say(&format!("node {node} has joined"));

@@ -16,7 +16,11 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 pub enum Pki {
     /// Make an authority: ca.pem and ca.key (mode 0600).
     Init(Where),
-    /// Issue a node's certificate: node-<id>.<pop>.pem and .key.
+    /// Make an intermediate for the cloud to issue certificates with: issuer.pem and issuer.key (mode 0600). The authority's own
+    /// key can then go offline.
+    Issuer(Where),
+    /// Issue a node's certificate by hand: node-<id>.<pop>.pem and .key. Where the cloud issues certificates, let nodes enrol
+    /// instead (`rockpool node enrol-token`): their keys then never travel.
     Node {
         /// Where.
         #[command(flatten)]
@@ -69,6 +73,14 @@ pub fn pki(command: Pki) -> anyhow::Result<()> {
             say(&format!(
                 "made {} (give it to every node, the cloud and the apps)",
                 authority.certificate_path().display()
+            ));
+        }
+        Pki::Issuer(place) => {
+            let issued = Authority::open(&place.dir)?.issue_intermediate(place.validity())?;
+            say(&format!(
+                "made {} and {} (the cloud's identity.issuer and identity.issuer_key)",
+                issued.certificate.display(),
+                issued.key.display()
             ));
         }
         Pki::Node { place, pop, node, name } => {

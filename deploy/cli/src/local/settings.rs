@@ -33,6 +33,9 @@ pub fn cloud(deployment: &Deployment) -> Table {
     set(&mut settings, "tls.ca", pki("ca.pem"));
     set(&mut settings, "tls.certificate", pki("cloud.pem"));
     set(&mut settings, "tls.key", pki("cloud.key"));
+    set(&mut settings, "identity.issuer", pki("ca.pem"));
+    set(&mut settings, "identity.issuer_key", pki("ca.key"));
+    set(&mut settings, "identity.listen", text(&ports.enrol));
     set(&mut settings, "uplink.listen", text(&ports.uplink));
     set(&mut settings, "api.listen", text(&ports.api));
     set(&mut settings, "admin.listen", text(&ports.admin));
@@ -60,6 +63,7 @@ pub fn node(deployment: &Deployment, node: NodeId) -> anyhow::Result<Table> {
     set(&mut settings, "tls.ca", pki("ca.pem".into()));
     set(&mut settings, "tls.certificate", pki(format!("node-{node}.{}.pem", deployment.pop)));
     set(&mut settings, "tls.key", pki(format!("node-{node}.{}.key", deployment.pop)));
+    set(&mut settings, "identity.enrol", text(&deployment.cloud_ports.enrol));
     set(&mut settings, "clients.listen", text(&own.clients));
     set(&mut settings, "clients.public", Value::Array(ports.values().map(|p| text(&p.clients)).collect()));
     set(&mut settings, "clients.app_key_sha256", Value::Array(vec![text(deployment.app_key_sha256())]));

@@ -248,9 +248,13 @@ impl MemoryDialer {
     /// How each side sees the other: this dialer as the listener sees it, and the listener.
     fn remotes(&self, entrance: &Entrance) -> (Remote, Remote) {
         // Clients are not asked for a certificate.
-        let shown = self.identity.clone().filter(|_| entrance.door != Door::Clients);
-        let ours = Remote { address: self.host.clone(), identity: shown };
-        let theirs = Remote { address: entrance.address.clone(), identity: Some(entrance.identity.clone()) };
+        let shown = self.identity.clone().filter(|_| entrance.door.is_mutual());
+        let ours = Remote { address: self.host.clone(), identity: shown, public_names: Vec::new() };
+        let theirs = Remote {
+            address: entrance.address.clone(),
+            identity: Some(entrance.identity.clone()),
+            public_names: Vec::new(),
+        };
         (ours, theirs)
     }
 }

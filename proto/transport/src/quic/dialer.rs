@@ -13,7 +13,7 @@ use super::{CONTROL_ADMITTED, CONTROL_DRAIN, CloseCode, Settings, tls};
 use crate::error::{LinkError, LinkErrorKind};
 use crate::identity::Identity;
 use crate::link::{Dialer, Link, Peer, Remote};
-use crate::pki::{Credentials, Trust};
+use crate::pki::{Credentials, Revoked, Trust};
 use crate::stream::FrameBudget;
 
 /// Most addresses of one name that are tried.
@@ -27,6 +27,7 @@ pub struct QuicDialer {
     /// The listener checks our certificate: wait until it has.
     mutual: bool,
     budget: Arc<FrameBudget>,
+    revoked: Revoked,
 }
 
 impl QuicDialer {
@@ -60,8 +61,9 @@ impl QuicDialer {
         Ok(Self {
             endpoint,
             config,
-            mutual: alpn != proto::ALPN_CLIENT,
+            mutual: ![proto::ALPN_CLIENT, proto::ALPN_ENROL].contains(&alpn),
             budget: FrameBudget::new(settings.frame_bytes_max),
+            revoked: trust.revoked().clone(),
         })
     }
 
@@ -98,18 +100,20 @@ impl QuicDialer {
         let connection = connecting.map_err(connect_kind)?.await.map_err(|error| connection_kind(&error))?;
         // Verified by rustls before the handshake was done; a public certificate names nobody of ours.
         let identity = peer_certificate(&connection).and_then(|der| Identity::of_certificate(&der).ok());
-        let shared = Shared::new(
-            connection,
-            Remote { address: address.to_owned(), identity },
-            Arc::clone(&self.budget),
-        );
+        let remote = Remote { address: address.to_owned(), identity, public_names: Vec::new() };
+        let shared = Shared::new(connection, remote, Arc::clone(&self.budget));
         // From here on, giving up closes the connection.
         let link = QuicLink(Arc::clone(&shared));
+        if let Some(identity) = link.remote().identity.as_ref().filter(|them| self.revoked.contains(them)) {
+            let reason = format!("{identity} was revoked");
+            shared.close(CloseCode::Forbidden, &reason);
+            return Err(LinkErrorKind::Forbidden(reason.into()));
+        }
         let mut control = None;
         if self.mutual {
             control = Some(admitted(&shared.connection).await?);
         }
-        tokio::spawn(watch(shared, control));
+        tokio::spawn(watch(shared, control, self.revoked.clone()));
         Ok(Arc::new(link))
     }
 }
@@ -166,8 +170,17 @@ async fn next_control(control: &mut RecvStream) -> Option<u8> {
 }
 
 /// Watches over a dialed connection until it ends: closes it when the program lets go of it, or when the listener asked to
-/// wind down and the last stream is done.
-async fn watch(shared: Arc<Shared>, control: Option<RecvStream>) {
+/// wind down and the last stream is done; at once when who is there was revoked.
+async fn watch(shared: Arc<Shared>, control: Option<RecvStream>, revoked: Revoked) {
+    tokio::select! {
+        () = live(&shared, control) => {}
+        () = revoked.until(shared.remote.identity.as_ref()) => {
+            shared.close(CloseCode::Forbidden, "this identity was revoked");
+        }
+    }
+}
+
+async fn live(shared: &Shared, control: Option<RecvStream>) {
     let reason = tokio::select! {
         _ = shared.connection.closed() => return,
         () = drain_requested(&shared.connection, control) => CloseCode::Drained,

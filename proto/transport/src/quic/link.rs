@@ -27,7 +27,7 @@ const CHUNK_BYTES_MAX: usize = 256 * 1024;
 /// The connection, shared by the link's handle, its streams and the task that watches over it.
 pub(super) struct Shared {
     pub(super) connection: Connection,
-    remote: Remote,
+    pub(super) remote: Remote,
     remote_text: Arc<str>,
     budget: Arc<FrameBudget>,
     /// The other side asked to open no more streams. Only ever set on the side that dialed.

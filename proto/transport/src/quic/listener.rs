@@ -18,7 +18,7 @@ use super::{CONTROL_ADMITTED, CONTROL_DRAIN, CloseCode, Settings, tls};
 use crate::error::{LinkError, LinkErrorKind};
 use crate::identity::Identity;
 use crate::link::{Door, Link, Listener, Remote};
-use crate::pki::{Credentials, Trust};
+use crate::pki::{self, Credentials, Revoked, Trust};
 use crate::stream::FrameBudget;
 
 /// Admitted links that may wait for [`Listener::accept`].
@@ -56,6 +56,7 @@ struct Doorman {
     door: Door,
     settings: Settings,
     budget: Arc<FrameBudget>,
+    revoked: Revoked,
     connections: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
     shutdown: CancellationToken,
@@ -97,6 +98,7 @@ impl QuicListener {
         let doorman = Arc::new(Doorman {
             door,
             budget: FrameBudget::new(settings.frame_bytes_max),
+            revoked: trust.revoked().clone(),
             connections: Arc::new(Semaphore::new(settings.max_connections)),
             handshakes: Arc::new(Semaphore::new(settings.max_incoming)),
             settings: settings.clone(),
@@ -201,15 +203,17 @@ impl Doorman {
     /// Shakes hands and checks the identity.
     async fn admit(&self, incoming: Incoming) -> Result<(Arc<Shared>, Option<SendStream>), LinkErrorKind> {
         let connection = incoming.await.map_err(|error| connection_kind(&error))?;
-        let identity = peer_certificate(&connection)
-            .map(|der| Identity::of_certificate(&der).map_err(|e| e.to_string()));
+        let certificate = peer_certificate(&connection);
+        let identity =
+            certificate.as_ref().map(|der| Identity::of_certificate(der).map_err(|e| e.to_string()));
         let admitted =
-            identity.transpose().and_then(|identity| self.door.admits(identity.as_ref()).map(|()| identity));
+            identity.transpose().and_then(|identity| self.admits(identity.as_ref()).map(|()| identity));
         let address = connection.remote_address().to_string();
         match admitted {
             Ok(identity) => {
                 let control = self.greet(&connection).await?;
-                let remote = Remote { address, identity };
+                let public_names = certificate.as_ref().map(pki::public_names).unwrap_or_default();
+                let remote = Remote { address, identity, public_names };
                 Ok((Shared::new(connection, remote, Arc::clone(&self.budget)), control))
             }
             Err(reason) => {
@@ -219,9 +223,17 @@ impl Doorman {
         }
     }
 
+    /// Who comes in: asked after every handshake, whatever it rested on.
+    fn admits(&self, identity: Option<&Identity>) -> Result<(), String> {
+        match identity.filter(|identity| self.revoked.contains(identity)) {
+            Some(identity) => Err(format!("{identity} was revoked")),
+            None => self.door.admits(identity),
+        }
+    }
+
     /// Tells a dialer whose certificate was checked that it is in. Clients do not wait for that.
     async fn greet(&self, connection: &Connection) -> Result<Option<SendStream>, LinkErrorKind> {
-        if self.door == Door::Clients {
+        if !self.door.is_mutual() {
             return Ok(None);
         }
         let mut control = connection.open_uni().await.map_err(|error| connection_kind(&error))?;
@@ -259,7 +271,23 @@ async fn serve(
     };
     let Permits { connection: _connection, handshake } = permits;
     drop(handshake);
-    let link: Arc<dyn Link> = Arc::new(QuicLink(Arc::clone(&shared)));
+    tokio::select! {
+        () = live(&doorman, &shared, control, ready) => {}
+        () = doorman.revoked.until(shared.remote.identity.as_ref()) => {
+            tracing::warn!(%address, identity = ?shared.remote.identity, "revoked: the connection is closed");
+            shared.close(CloseCode::Forbidden, "this identity was revoked");
+        }
+    }
+}
+
+/// From the admission on: hands the link over, and winds it down at its time.
+async fn live(
+    doorman: &Doorman,
+    shared: &Arc<Shared>,
+    control: Option<SendStream>,
+    ready: mpsc::Sender<Arc<dyn Link>>,
+) {
+    let link: Arc<dyn Link> = Arc::new(QuicLink(Arc::clone(shared)));
     tokio::select! {
         sent = ready.send(link) => if sent.is_err() {
             return shared.close(CloseCode::Normal, "nobody accepts links any more");
@@ -277,7 +305,7 @@ async fn serve(
         () = doorman.shutdown.cancelled() => "shutting down",
         () = shared.released.cancelled() => "let go",
     };
-    wind_down(&doorman, &shared, control, reason).await;
+    wind_down(doorman, shared, control, reason).await;
 }
 
 /// Asks the dialer to open no more streams, and gives those in flight their time.

@@ -1,5 +1,5 @@
-//! TLS 1.3 for QUIC: always the `ring` provider, given explicitly, never the process's default; no resumption, because a
-//! resumed session does not check the client's certificate again; no early data.
+//! TLS 1.3 for QUIC: always the `ring` provider; no resumption, because a resumed session does not check the client's
+//! certificate again; no early data. What is shown and who is believed is looked up in each handshake.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -7,19 +7,14 @@ use std::sync::Arc;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, EndpointConfig, ServerConfig};
 use rustls::client::Resumption;
-use rustls::crypto::CryptoProvider;
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::NoServerSessionStorage;
 use rustls::version::TLS13;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::Settings;
+use super::{Settings, verify};
 use crate::error::LinkErrorKind;
 use crate::link::Door;
-use crate::pki::{Credentials, Trust};
-
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
-}
+use crate::pki::{Credentials, Trust, provider};
 
 fn tls(error: impl std::fmt::Display) -> LinkErrorKind {
     LinkErrorKind::Tls(error.to_string().into())
@@ -35,14 +30,11 @@ pub(super) fn server(
     let builder = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .map_err(tls)?;
-    let builder = match door {
-        Door::Clients => builder.with_no_client_auth(),
-        Door::Peers { .. } | Door::Uplink => {
-            let verifier = WebPkiClientVerifier::builder_with_provider(trust.roots(), provider());
-            builder.with_client_cert_verifier(verifier.build().map_err(tls)?)
-        }
+    let builder = match door.is_mutual() {
+        true => builder.with_client_cert_verifier(verify::dialers(trust)?),
+        false => builder.with_no_client_auth(),
     };
-    let mut config = builder.with_single_cert(credentials.chain(), credentials.key()).map_err(tls)?;
+    let mut config = builder.with_cert_resolver(Arc::new(credentials.clone()));
     config.alpn_protocols = vec![door.alpn().to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -62,9 +54,11 @@ pub(super) fn client(
     let builder = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .map_err(tls)?
-        .with_root_certificates(trust.roots());
+        // Not rustls' own verifier but one that asks it, and knows the grace.
+        .dangerous()
+        .with_custom_certificate_verifier(verify::listeners(trust)?);
     let mut config = match credentials {
-        Some(own) => builder.with_client_auth_cert(own.chain(), own.key()).map_err(tls)?,
+        Some(own) => builder.with_client_cert_resolver(Arc::new(own.clone())),
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![alpn.to_vec()];

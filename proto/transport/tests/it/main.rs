@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests, and what helps them")]
 
 mod hostile;
+mod identities;
 mod memory;
 mod pki;
 mod quic;

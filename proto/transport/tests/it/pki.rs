@@ -6,9 +6,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use transport::Identity;
-use transport::pki::{Authority, Credentials, PkiError, Trust, Validity};
+use transport::pki::{Authority, Credentials, Issuer, PkiError, Request, Trust, Validity};
 
 use crate::setup::{DAY, Deployment, node, pop};
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -125,4 +127,127 @@ fn odd_files_are_refused() {
     fs::write(&path, pem.repeat(2)).unwrap();
     Trust::read(&path).unwrap();
     assert!(matches!(Credentials::from_pem(pem, pem), Err(PkiError::Pem { .. })), "no key");
+}
+
+fn issuer(deployment: &Deployment) -> Issuer {
+    Issuer::read(&deployment.folder().join("ca.pem"), &deployment.folder().join("ca.key")).unwrap()
+}
+
+#[test]
+fn a_node_keeps_its_key_and_gets_a_certificate_for_it() {
+    let deployment = Deployment::new();
+    let (me, pending) = (node("pop-a", 4), deployment.folder().join("pending.key"));
+    let request = Request::open_or_create(&me, &pending).unwrap();
+    assert_eq!(mode(&pending), 0o600);
+    // The answer was lost: the same key asks again.
+    let key = fs::read(&pending).unwrap();
+    let again = Request::open_or_create(&me, &pending).unwrap();
+    assert_eq!(fs::read(&pending).unwrap(), key);
+    let names = ["shop.example.com".to_owned(), "10.0.0.4".to_owned()];
+    let chain = issuer(&deployment).sign(&me, again.der(), &names, HOUR).unwrap().chain;
+    let bundle = request.complete(&chain, &deployment.trust()).unwrap();
+    let path = deployment.folder().join("identity.pem");
+    bundle.write(&path).unwrap();
+    assert_eq!(mode(&path), 0o600);
+    let credentials = Credentials::read_bundle(&path).unwrap();
+    assert_eq!(credentials.identity().unwrap(), me);
+    let length = credentials.validity().length();
+    assert!(length >= HOUR && length < HOUR * 11 / 10 + Duration::from_secs(2), "{length:?}");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    let refused = Credentials::read_bundle(&path).unwrap_err().to_string();
+    assert!(refused.contains("chmod 600") && refused.contains("identity.pem"), "{refused}");
+    fs::set_permissions(&pending, fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(matches!(Request::open_or_create(&me, &pending), Err(PkiError::Exposed { .. })));
+}
+
+#[test]
+fn what_is_not_asked_for_in_order_is_not_signed() {
+    let deployment = Deployment::new();
+    let (issuer, me) = (issuer(&deployment), node("pop-a", 4));
+    let request = Request::new(&me).unwrap();
+    // Somebody else's name: asked for by a node that is who it is.
+    for other in [node("pop-a", 5), node("pop-b", 4), Identity::Cloud] {
+        let refused = issuer.sign(&other, request.der(), &[], HOUR).unwrap_err();
+        assert!(matches!(refused, PkiError::Issue { .. }), "{refused}");
+    }
+    // One bit of anything: it is refused, or it was of what says nothing, and the certificate is for the same key.
+    let der = request.der().to_vec();
+    let mut refused = 0;
+    for at in 0..der.len() {
+        let mut changed = der.clone();
+        changed[at] ^= 1;
+        match issuer.sign(&me, &changed, &[], HOUR) {
+            Ok(signed) => drop(request.complete(&signed.chain, &deployment.trust()).unwrap()),
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(refused > der.len() - 8, "{refused} of {}", der.len());
+    assert!(issuer.sign(&me, &der[..der.len() - 1], &[], HOUR).is_err());
+    assert!(issuer.sign(&me, &vec![0x30; 5_000], &[], HOUR).is_err(), "too large");
+    assert!(issuer.sign(&me, &der, &["node-1.pop-b.rockpool.internal".into()], HOUR).is_err());
+    assert!(issuer.sign(&me, &der, &vec!["a.example.com".into(); 17], HOUR).is_err(), "too many names");
+    let odd = node("Pop A", 1);
+    assert!(matches!(Request::new(&odd), Err(PkiError::Identity(_))));
+}
+
+#[test]
+fn what_was_issued_is_checked_before_it_is_kept() {
+    let deployment = Deployment::new();
+    let (issuer, me, trust) = (issuer(&deployment), node("pop-a", 4), deployment.trust());
+    let (request, other) = (Request::new(&me).unwrap(), Request::new(&me).unwrap());
+    let good = issuer.sign(&me, request.der(), &[], HOUR).unwrap().chain;
+    request.complete(&good, &trust).unwrap();
+    let foreign = Deployment::new();
+    let wrong = [
+        ("of another key", issuer.sign(&me, other.der(), &[], HOUR).unwrap().chain),
+        ("of another authority", self::issuer(&foreign).sign(&me, request.der(), &[], HOUR).unwrap().chain),
+        ("ended", issuer.sign(&me, request.der(), &[], Duration::ZERO).unwrap().chain),
+        ("cut", good[..good.len() / 2].to_owned()),
+        ("empty", String::new()),
+    ];
+    for (what, chain) in wrong {
+        if what == "ended" {
+            let begun = std::time::Instant::now();
+            while request.complete(&chain, &trust).is_ok() {
+                assert!(begun.elapsed() < Duration::from_secs(10), "it never ends");
+            }
+        }
+        assert!(request.complete(&chain, &trust).is_err(), "{what}");
+    }
+}
+
+#[test]
+fn key_and_certificate_belong_together() {
+    let deployment = Deployment::new();
+    let validity = Validity::starting_now(DAY);
+    let (one, two) =
+        (deployment.issue(&node("pop-a", 1), validity), deployment.issue(&node("pop-a", 2), validity));
+    let refused = Credentials::read(&one.certificate, &two.key).unwrap_err();
+    assert!(matches!(refused, PkiError::Pem { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn an_intermediate_issues_for_an_authority_that_stays_offline() {
+    use transport::quic::{QuicDialer, QuicListener, Settings};
+    use transport::{Dialer, Door, Peer};
+
+    let deployment = Deployment::new();
+    let made = deployment.authority.issue_intermediate(Validity::starting_now(DAY)).unwrap();
+    assert_eq!(mode(&made.key), 0o600);
+    let issuer = Issuer::read(&made.certificate, &made.key).unwrap();
+    let (cloud, own) = (
+        issuer.issue(&Identity::Cloud, &[], HOUR).unwrap(),
+        issuer.issue(&node("pop-a", 1), &[], HOUR).unwrap(),
+    );
+    let loopback = ([127, 0, 0, 1], 0).into();
+    // They trust the authority alone.
+    let trust = deployment.trust();
+    let listener = QuicListener::bind(loopback, Door::Uplink, &cloud, &trust, &Settings::peers()).unwrap();
+    let dialer = QuicDialer::new(&trust, Some(&own), proto::ALPN_UPLINK, &Settings::peers()).unwrap();
+    let address = listener.local_socket().to_string();
+    dialer.dial(&address, &Peer::Cloud, Duration::from_secs(20)).await.unwrap();
+
+    let node = deployment.issue(&node("pop-a", 2), Validity::starting_now(DAY));
+    let refused = Issuer::read(&node.certificate, &node.key).unwrap_err();
+    assert!(refused.to_string().contains("not an authority"), "{refused}");
 }

@@ -38,6 +38,7 @@ const KEPT_APART: &[(&str, &str)] = &[
     ("quinn-proto", "transport"),
     ("rustls", "transport"),
     ("rcgen", "transport"),
+    ("x509-parser", "transport"),
     ("ort", "inference"),
     ("prost", "inference"),
     ("tract-onnx", "inference"),

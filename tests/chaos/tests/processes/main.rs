@@ -7,6 +7,7 @@ mod bundles;
 mod doors;
 mod faults;
 mod frames;
+mod identity;
 mod members;
 mod support;
 mod up;
