@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use edge_store::Store;
@@ -28,6 +29,9 @@ use crate::identity::{IdentityMetrics, Keeper, Own};
 use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::workers::Workers;
+
+/// A node whose state may be older than this is not ready: it was cut off from its PoP's majority.
+const CUT_OFF_AFTER: Duration = Duration::from_secs(5);
 
 /// Where a node listens, as written to `addresses.json` in its folder: ports that were 0 are known here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -305,6 +309,13 @@ fn readiness(store: &Store, active: &ActiveBundle) -> service::admin::Readiness 
     Arc::new(move || {
         if let Some(reason) = store.failure() {
             return Err(format!("nothing is acknowledged, the store has ended: {reason}"));
+        }
+        match store.age() {
+            None => return Err("no leader has answered yet".to_owned()),
+            Some(age) if age > CUT_OFF_AFTER => {
+                return Err(format!("this node was cut off from its PoP's majority {} s ago", age.as_secs()));
+            }
+            Some(_) => {}
         }
         if leadership.borrow().leader.is_none() {
             return Err("no leader is known".to_owned());

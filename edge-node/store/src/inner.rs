@@ -302,6 +302,9 @@ fn raft_config(config: &StoreConfig) -> Result<Config, StoreError> {
         max_in_snapshot_log_to_keep: config.log_keep,
         purge_batch_size: (config.log_keep / 4).max(1),
         enable_pre_vote: Some(true),
+        // A leader that hears no majority falls silent by turns. One that is deaf but not dumb would else keep its followers from
+        // electing another for good (openraft, docs/protocol/check_quorum).
+        quorum_loss_probe_interval: Some(2 * config.election_max_ms),
         // A leader that restarts asks to be elected: what it had may be old.
         enable_leader_restore: Some(false),
         allow_log_reversion: Some(false),

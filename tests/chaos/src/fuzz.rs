@@ -179,7 +179,7 @@ pub fn simulate(program: &std::path::Path, seed: u64, planted: Option<&str>) -> 
     if let Some(bug) = planted {
         command.env("FAILPOINTS", format!("{bug}=return"));
     }
-    match command.spawn().map_err(|error| error.to_string()).and_then(|child| finish(child)) {
+    match command.spawn().map_err(|error| error.to_string()).and_then(finish) {
         Ok(text) => serde_json::from_str(&text).unwrap_or_else(|error| broken(format!("{error}: {text}"))),
         Err(what) => broken(what),
     }

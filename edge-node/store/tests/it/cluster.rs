@@ -297,6 +297,28 @@ async fn a_full_queue_refuses_at_once() {
 }
 
 /// Nothing that it takes commits, and nothing is purged: its log must not grow with every client that tries again.
+/// It sends, and hears nobody: its heartbeats must not keep the others from electing another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_deaf_and_not_dumb_is_replaced() {
+    let pop = Pop::start(3, |_| {}).await;
+    let leader = pop.leader().await;
+    let others = pop.followers(leader);
+    for other in &others {
+        pop.network.partition(&format!("node-{other}"), &format!("node-{leader}"));
+    }
+    let began = Instant::now();
+    let mut id = 0;
+    loop {
+        id += 1;
+        let track = Command::Track { events: vec![event(id, 1)], received_at_ms: 1 };
+        if let Ok(proposed) = pop.store(others[0]).propose(track, Instant::now() + SOON).await {
+            assert!(pop.store(others[1]).wait_applied(proposed.index, SOON).await);
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "nobody replaced a deaf leader");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_without_a_majority_does_not_fill_its_disk() {
     let pop = Pop::start(3, |config| {

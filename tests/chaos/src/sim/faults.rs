@@ -34,6 +34,8 @@ pub enum Fault {
     PartitionOneWay,
     /// The leader is cut off from all others.
     PartitionLeader,
+    /// The leader hears nobody, and all hear it.
+    PartitionDeafLeader,
     /// Two halves see each other only through one node.
     PartitionBridge,
     /// A node is cut off and back, again and again.
@@ -69,7 +71,7 @@ pub enum Fault {
 }
 
 /// All of them: a run of many seeds that lacks one has not covered what it claims.
-pub const ALL: [(Fault, &str); 23] = [
+pub const ALL: [(Fault, &str); 24] = [
     (Fault::Kill, "kill"),
     (Fault::KillQuorum, "kill of a quorum"),
     (Fault::PowerCut, "power cut"),
@@ -77,6 +79,7 @@ pub const ALL: [(Fault, &str); 23] = [
     (Fault::Pause, "pause"),
     (Fault::PartitionOneWay, "partition, one way"),
     (Fault::PartitionLeader, "partition of the leader"),
+    (Fault::PartitionDeafLeader, "partition, deaf leader"),
     (Fault::PartitionBridge, "partition, bridge"),
     (Fault::PartitionFlapping, "partition, flapping"),
     (Fault::PartitionSwizzle, "partition, swizzle"),
@@ -193,6 +196,7 @@ impl World {
             Fault::KillQuorum | Fault::PowerCutOfAll => self.hit_many(fault),
             Fault::PartitionOneWay
             | Fault::PartitionLeader
+            | Fault::PartitionDeafLeader
             | Fault::PartitionBridge
             | Fault::PartitionFlapping
             | Fault::PartitionSwizzle
@@ -282,9 +286,12 @@ impl World {
                 self.partition(vec![(host_name(first), host_name(second))], 300, 4_000);
                 Some(format!("from node {first} to node {second}"))
             }
-            Fault::PartitionLeader => {
+            Fault::PartitionLeader | Fault::PartitionDeafLeader => {
                 let leader = self.leader()?;
-                let pairs = self.around(leader);
+                let mut pairs = self.around(leader);
+                if fault == Fault::PartitionDeafLeader {
+                    pairs.retain(|(_, to)| *to == host_name(leader));
+                }
                 self.partition(pairs, 500, 5_000);
                 Some(format!("node {leader}"))
             }
