@@ -107,7 +107,11 @@ impl System for Etcd {
         let header = status(address).await?.header.context("a status without header")?;
         // An empty store is at revision 1.
         let writes = u64::try_from(header.revision - 1)?;
-        Ok(Counts { syncs: metric(&page, "etcd_disk_wal_fsync_duration_seconds_count")?, writes })
+        Ok(Counts {
+            syncs: metric(&page, "etcd_disk_wal_fsync_duration_seconds_count")? as u64,
+            sync_s: metric(&page, "etcd_disk_wal_fsync_duration_seconds_sum")?,
+            writes,
+        })
     }
 
     async fn stop(mut self) -> anyhow::Result<()> {
@@ -164,7 +168,8 @@ async fn agreed(members: &[Member]) -> anyhow::Result<usize> {
 }
 
 async fn connect(address: &str) -> anyhow::Result<Grpc<Channel>> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))?.timeout(WRITE_WITHIN).tcp_nodelay(true);
+    let endpoint =
+        Endpoint::from_shared(format!("http://{address}"))?.timeout(WRITE_WITHIN).tcp_nodelay(true);
     Ok(Grpc::new(endpoint.connect().await?))
 }
 

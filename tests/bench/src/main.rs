@@ -113,7 +113,7 @@ async fn side<S: System>(dir: &Path, clients: usize, times: Times) -> anyhow::Re
     system.stop().await?;
     drop(folder);
     settle().await?;
-    Ok(Figures::of(&measured, after.syncs - before.syncs))
+    Ok(Figures::of(&measured, before, after))
 }
 
 /// Writes out what one side has left behind, so that the other does not wait for it.

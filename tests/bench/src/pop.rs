@@ -70,8 +70,12 @@ impl System for Pop {
             last_offset: u64,
         }
         let admin = self.deployment.admin(self.deployment.leader().await?)?;
-        let syncs = metric(&admin.metrics().await?, "rockpool_store_fsync_seconds_count")?;
-        Ok(Counts { syncs, writes: admin.status::<Status>().await?.last_offset })
+        let page = admin.metrics().await?;
+        Ok(Counts {
+            syncs: metric(&page, "rockpool_store_fsync_seconds_count")? as u64,
+            sync_s: metric(&page, "rockpool_store_fsync_seconds_sum")?,
+            writes: admin.status::<Status>().await?.last_offset,
+        })
     }
 
     async fn stop(mut self) -> anyhow::Result<()> {

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::load::Measured;
 use crate::machine::Machine;
+use crate::system::Counts;
 
 /// One side at one point in one round.
 #[derive(Debug, Clone, Serialize)]
@@ -23,13 +24,16 @@ pub struct Figures {
     pub error: Option<String>,
     /// Writes a sync of the leader's log.
     pub writes_per_sync: f64,
+    /// Mean milliseconds of a sync of the leader's log.
+    pub sync_ms: f64,
     /// CPU microseconds of the three processes a write.
     pub cpu_us_per_write: f64,
 }
 
 impl Figures {
-    /// Of what was measured; `syncs` are the leader's, over warm-up and measured time.
-    pub fn of(measured: &Measured, syncs: u64) -> Self {
+    /// Of what was measured; the counts are the leader's, before the warm-up and after all.
+    pub fn of(measured: &Measured, before: Counts, after: Counts) -> Self {
+        let syncs = (after.syncs - before.syncs).max(1) as f64;
         let ms = |quantile| measured.latency.value_at_quantile(quantile) as f64 / 1_000.0;
         let writes = measured.latency.len() as f64;
         Self {
@@ -38,7 +42,8 @@ impl Figures {
             p99_ms: ms(0.99),
             errors: measured.errors,
             error: measured.error.clone(),
-            writes_per_sync: measured.acknowledged as f64 / syncs.max(1) as f64,
+            writes_per_sync: measured.acknowledged as f64 / syncs,
+            sync_ms: (after.sync_s - before.sync_s) * 1e3 / syncs,
             cpu_us_per_write: measured.cpu_s * 1e6 / writes.max(1.0),
         }
     }
@@ -119,8 +124,18 @@ impl Report {
     }
 
     fn table(&self) -> String {
-        let head =
-            ["clients", "", "writes/s", "p50 ms", "p99 ms", "writes/sync", "CPU µs/write", "errors", "ratio"];
+        let head = [
+            "clients",
+            "",
+            "writes/s",
+            "p50 ms",
+            "p99 ms",
+            "writes/sync",
+            "ms/sync",
+            "CPU µs/write",
+            "errors",
+            "ratio",
+        ];
         let row = |clients: String, name: &str, figures: &Figures, ratio: String| {
             vec![
                 clients,
@@ -129,6 +144,7 @@ impl Report {
                 format!("{:.2}", figures.p50_ms),
                 format!("{:.2}", figures.p99_ms),
                 format!("{:.1}", figures.writes_per_sync),
+                format!("{:.2}", figures.sync_ms),
                 format!("{:.0}", figures.cpu_us_per_write),
                 figures.errors.to_string(),
                 ratio,
@@ -138,7 +154,12 @@ impl Report {
             let clients = point.clients.to_string();
             [
                 row(clients, "etcd", Figures::median(&point.etcd), String::new()),
-                row(String::new(), "rockpool", Figures::median(&point.rockpool), format!("{:.2}", point.ratio())),
+                row(
+                    String::new(),
+                    "rockpool",
+                    Figures::median(&point.rockpool),
+                    format!("{:.2}", point.ratio()),
+                ),
             ]
         });
         table(&head, &rows.collect::<Vec<_>>())
@@ -157,6 +178,7 @@ mod tests {
             errors: 0,
             error: None,
             writes_per_sync: 1.0,
+            sync_ms: 1.0,
             cpu_us_per_write: 1.0,
         }
     }

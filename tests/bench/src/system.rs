@@ -45,6 +45,8 @@ pub trait System: Sized {
 pub struct Counts {
     /// Syncs of its log.
     pub syncs: u64,
+    /// Seconds that they took: ours from handing entries over until they are durable, etcd's the call alone.
+    pub sync_s: f64,
     /// Writes that it holds.
     pub writes: u64,
 }
@@ -53,10 +55,9 @@ pub struct Counts {
 ///
 /// # Errors
 /// Where it is not there.
-pub fn metric(page: &str, name: &str) -> anyhow::Result<u64> {
+pub fn metric(page: &str, name: &str) -> anyhow::Result<f64> {
     let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    let value: f64 = line.ok_or_else(|| anyhow::anyhow!("there is no metric {name}"))?.trim().parse()?;
-    Ok(value as u64)
+    Ok(line.ok_or_else(|| anyhow::anyhow!("there is no metric {name}"))?.trim().parse()?)
 }
 
 #[cfg(test)]
@@ -66,7 +67,7 @@ mod tests {
     #[test]
     fn a_metric_is_found_by_its_whole_name() {
         let page = "# HELP a_count x\na_count_of 1\na_count 1.5e+03\n";
-        assert_eq!(metric(page, "a_count").unwrap(), 1_500);
+        assert_eq!(metric(page, "a_count").unwrap(), 1_500.0);
         assert!(metric(page, "a").is_err());
     }
 }
