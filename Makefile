@@ -5,11 +5,11 @@ BIN := $(CARGO_TARGET_DIR)/debug
 JSON_FLAG = $(if $(JSON),--json $(abspath $(JSON)))
 
 .DEFAULT_GOAL := help
-.PHONY: help up test bench evaluate fmt lint fuzz release clean data bins
+.PHONY: help up test bench bench-raft evaluate fmt lint fuzz release clean data bins
 
 help: ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  JSON=FILE with up, bench and evaluate writes the figures; ARGS=... passes further options on."
+	@echo "  JSON=FILE with up, bench, bench-raft and evaluate writes the figures; ARGS=... passes further options on."
 
 up: data bins ## Start a cloud and three edge nodes with real data, and see them at work
 	$(BIN)/rockpool up $(JSON_FLAG) $(ARGS)
@@ -20,6 +20,9 @@ test: data ## Build and run every test
 
 bench: data bins ## Measure latency: 2,000 clients, 2,000 recommendations a second, everything on this machine
 	$(BIN)/rockpool bench $(JSON_FLAG) $(ARGS)
+
+bench-raft: bins ## Measure durable writes of three nodes beside Debian's etcd (installed where it is missing, as root)
+	tests/bench/run.sh $(JSON_FLAG) $(ARGS)
 
 evaluate: data bins ## Train on published splits and measure the models (takes a while)
 	$(BIN)/rockpool evaluate $(JSON_FLAG) $(ARGS)

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::codec::byte_string;
 use crate::command::{Command, Effect};
 use crate::error::ErrorReply;
 use crate::ids::{Digest, NodeId};
@@ -16,6 +17,7 @@ pub enum PeerRequest {
         /// Which.
         call: RaftCall,
         /// Its body, encoded by the store.
+        #[serde(with = "byte_string")]
         body: Vec<u8>,
     },
     /// A follower hands commands to the leader.
@@ -67,7 +69,7 @@ pub enum MemberChange {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum PeerReply {
     /// To [`PeerRequest::Raft`]: the body, encoded by the store.
-    Raft(Vec<u8>),
+    Raft(#[serde(with = "byte_string")] Vec<u8>),
     /// To [`PeerRequest::Propose`]: the log index that holds the commands, and an effect for each.
     Proposed {
         /// Raft log index.
@@ -84,6 +86,7 @@ pub enum PeerReply {
         /// Length of the whole, in bytes.
         size: u64,
         /// At most [`crate::limits::ARTIFACT_PART_BYTES`].
+        #[serde(with = "byte_string")]
         part: Vec<u8>,
     },
     /// Not the leader; here is who is, if known.

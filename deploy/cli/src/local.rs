@@ -381,7 +381,10 @@ const PORTS: Range<u16> = 20_000..32_000;
 
 /// Another free port of loopback, for UDP and TCP. Another program could take it before its process does: that process then
 /// says so and ends.
-fn free_port() -> anyhow::Result<String> {
+///
+/// # Errors
+/// Where none of the range is free.
+pub fn free_port() -> anyhow::Result<String> {
     static TAKEN: AtomicU32 = AtomicU32::new(0);
     let len = u32::from(PORTS.end - PORTS.start);
     // Deployments of other processes begin elsewhere.

@@ -86,7 +86,7 @@ impl Inner {
             changing: Default::default(),
         };
         let inbox = Inbox::new(Arc::clone(machine.snapshots()), config.snapshot_bytes_max);
-        runtime::spawn(housekeeping(machine.clone(), stop.clone()));
+        runtime::spawn(housekeeping(machine.clone(), log.clone(), stop.clone()));
         let freshness = Freshness::default();
         Ok(Self {
             raft,
@@ -313,14 +313,19 @@ fn raft_config(config: &StoreConfig) -> Result<Config, StoreError> {
     raft.validate().map_err(|_| StoreError::Config("Raft's intervals do not fit each other"))
 }
 
-/// Lets memory go to sled, even when nothing more comes.
-async fn housekeeping(machine: Machine, stop: CancellationToken) {
+/// Lets memory go to sled and the committed index to the log, even when nothing more comes.
+async fn housekeeping(machine: Machine, log: LogStore, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(FLUSH_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = ticks.tick() => machine.flush(),
+            _ = ticks.tick() => {
+                machine.flush();
+                if log.note_committed().await.is_err() {
+                    return;
+                }
+            }
         }
     }
 }

@@ -72,6 +72,11 @@ impl LogStore {
         self.tail().last().map_or(0, |last| last.index)
     }
 
+    /// Lets the committed index be noted where no entries come that it could go with.
+    pub async fn note_committed(&self) -> io::Result<()> {
+        self.orders.send(Order::Committed).await.map_err(|_| closed())
+    }
+
     /// Makes all durable, and ends the thread.
     pub async fn stop(&self) -> io::Result<()> {
         self.ask(|done| Order::Stop { done }).await
@@ -161,9 +166,10 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
-        let Some(committed) = committed else { return Ok(()) };
-        self.tail_mut().set_committed(committed);
-        self.orders.send(Order::Committed(committed)).await.map_err(|_| closed())
+        if let Some(committed) = committed {
+            self.tail_mut().set_committed(committed);
+        }
+        Ok(())
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {

@@ -19,7 +19,7 @@ use crate::types::{Entry, LogId, Types, Vote};
 pub enum Order {
     Append { entries: Vec<Entry>, callback: IOFlushed<Types> },
     Vote { vote: Vote, done: oneshot::Sender<io::Result<()>> },
-    Committed(LogId),
+    Committed,
     Truncate { after: Option<LogId>, done: oneshot::Sender<io::Result<()>> },
     Purge { upto: LogId, done: oneshot::Sender<io::Result<()>> },
     Read { start: u64, end: u64, bytes_max: usize, done: oneshot::Sender<io::Result<Vec<Entry>>> },
@@ -28,16 +28,19 @@ pub enum Order {
 
 /// Starts the thread.
 pub fn start(wal: Box<dyn Wal>, inbox: mpsc::Receiver<Order>, shared: Arc<Shared>) -> Result<(), StoreError> {
-    let mut writer = Some(Writer { wal, shared, failed: None });
-    runtime::serve("store-log", inbox, move |order, idle| {
+    let mut writer = Some(Writer { wal, shared, noted: None, failed: None });
+    runtime::serve("store-log", inbox, move |order, _| {
         if let Order::Stop { done } = order {
             // Nobody hears that the files are free before they are.
-            let stopped = writer.take().map_or(Ok(()), |writer| writer.wal.stop());
+            let stopped = writer.take().map_or(Ok(()), |mut writer| {
+                writer.note_committed();
+                writer.wal.stop()
+            });
             drop(done.send(stopped));
             return ControlFlow::Break(());
         }
         if let Some(writer) = &mut writer {
-            writer.run(order, idle);
+            writer.run(order);
         }
         ControlFlow::Continue(())
     })
@@ -46,12 +49,14 @@ pub fn start(wal: Box<dyn Wal>, inbox: mpsc::Receiver<Order>, shared: Arc<Shared
 struct Writer {
     wal: Box<dyn Wal>,
     shared: Arc<Shared>,
+    /// The committed index that was handed to the log last.
+    noted: Option<LogId>,
     /// A write failed: what the disk holds is not known any more, so nothing is written after it.
     failed: Option<String>,
 }
 
 impl Writer {
-    fn run(&mut self, order: Order, idle: bool) {
+    fn run(&mut self, order: Order) {
         // A receiver that is gone does not mind.
         match order {
             Order::Append { entries, callback } => self.append(&entries, callback),
@@ -60,7 +65,7 @@ impl Writer {
                 let result = self.write(|wal| wal.save_vote(vote));
                 self.sync(result, done);
             }
-            Order::Committed(id) => self.committed(id, idle),
+            Order::Committed => self.committed(),
             Order::Truncate { after, done } => {
                 let mut next = after.map_or(0, |after| after.index + 1);
                 if planted::on("hole_on_truncate") {
@@ -81,6 +86,8 @@ impl Writer {
     }
 
     fn append(&mut self, entries: &[Entry], callback: IOFlushed<Types>) {
+        // Goes with the entries: a write of its own for every commit costs more than it is worth.
+        self.note_committed();
         if let Err(error) = self.write(|wal| wal.append(entries)) {
             return callback.io_completed(Err(error));
         }
@@ -93,19 +100,30 @@ impl Writer {
         self.flush(Who::Raft(callback));
     }
 
-    /// Not made durable on its own: a committed index that is lost is learned again. On an idle log it is at least handed
-    /// to the operating system, so that a crash of the process keeps it.
-    fn committed(&mut self, id: LogId, idle: bool) {
-        let known = self.wal.numbers().last.is_some_and(|last| last.index >= id.index);
-        if !known {
-            return;
-        }
-        let result = self.write(|wal| {
-            wal.save_committed(id)?;
-            if idle { wal.flush(None) } else { Ok(()) }
-        });
-        if let Err(error) = result {
+    /// Handed to the operating system, so that a crash of the process keeps it.
+    fn committed(&mut self) {
+        if self.note_committed()
+            && let Err(error) = self.write(|wal| wal.flush(None))
+        {
             tracing::warn!(%error, "the committed index is not noted");
+        }
+    }
+
+    /// Puts the committed index, if it is another, behind what is written already. Not made durable on its own: one that is
+    /// lost is learned again.
+    fn note_committed(&mut self) -> bool {
+        let committed = self.shared.tail.read().unwrap_or_else(PoisonError::into_inner).committed();
+        let known = self.wal.numbers().last.map(|last| last.index);
+        let Some(id) = committed.filter(|id| committed != self.noted && Some(id.index) <= known) else {
+            return false;
+        };
+        self.noted = committed;
+        match self.write(|wal| wal.save_committed(id)) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(%error, "the committed index is not noted");
+                false
+            }
         }
     }
 
