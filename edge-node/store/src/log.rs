@@ -55,8 +55,13 @@ impl LogStore {
     ///
     /// # Errors
     /// [`StoreError::LogDamaged`] where it cannot be read: the node must not vote any more under its id.
-    pub fn open(folder: &Folder, purge_max: Arc<AtomicU64>, metrics: Metrics) -> Result<Self, StoreError> {
-        let wal = wal::open(&folder.log)?;
+    pub fn open(
+        folder: &Folder,
+        chunk_bytes_max: usize,
+        purge_max: Arc<AtomicU64>,
+        metrics: Metrics,
+    ) -> Result<Self, StoreError> {
+        let wal = wal::open(&folder.log, chunk_bytes_max)?;
         let state = wal.log_state();
         let [last, purged, committed] =
             [state.last(), state.purged(), state.committed()].map(|id| id.copied().map(wal::id_of_wal));

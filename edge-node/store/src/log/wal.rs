@@ -17,8 +17,6 @@ use tokio::sync::oneshot;
 use crate::error::StoreError;
 use crate::types::{Batch, Entry, LogId, Types, Vote};
 
-/// A chunk of the log. raft-log holds the chunk being written in memory as well, so it is not large.
-const CHUNK_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// What raft-log keeps in memory beyond that: nothing, the tail does.
 const CACHE_BYTES: usize = 1024;
 /// Buffer of the sequential read at start.
@@ -53,11 +51,11 @@ impl raft_log::Types for WalTypes {
 }
 
 /// Opens the log, or begins an empty one. A record that was cut off at the end is dropped: nobody was told it is there.
-pub fn open(dir: &Path) -> Result<Wal, StoreError> {
+pub fn open(dir: &Path, chunk_bytes_max: usize) -> Result<Wal, StoreError> {
     let text = dir.to_str().ok_or(StoreError::Config("dir must be UTF-8"))?;
     let mut config = Config::new(text);
     config.log_cache_capacity = Some(CACHE_BYTES);
-    config.wal.chunk_max_size = Some(CHUNK_BYTES_MAX);
+    config.wal.chunk_max_size = Some(chunk_bytes_max);
     config.wal.read_buffer_size = Some(READ_BUFFER_BYTES);
     config.wal.flush_queue_max_bytes = Some(QUEUE_BYTES_MAX);
     // Groups are made before the log; to wait for more company would only be late.
