@@ -1,0 +1,93 @@
+//! What the stores make of folders after a power cut.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use edge_store::Store;
+use tokio::time::{Instant, sleep};
+
+use crate::pop::{Pop, Settings};
+use crate::serials::{Mark, Promised, all_counted};
+
+/// Electing, applying a log and comparing takes a fraction of it, even on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A node that was opened tells its term at once.
+const SOON: Duration = Duration::from_secs(3);
+/// Pause between two looks at it.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// What became of the nodes.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Nodes that did not open, and why.
+    pub refused: BTreeMap<u64, String>,
+    /// What was promised and is not so.
+    pub broken: Option<String>,
+}
+
+impl Outcome {
+    /// Too many nodes refused: the PoP as a whole has lost its data.
+    pub fn lost_majority(&self, nodes: u64) -> bool {
+        self.refused.len() as u64 * 2 >= nodes
+    }
+}
+
+/// Starts the nodes of a folder again, and holds them to what was promised.
+///
+/// # Errors
+/// Where the harness itself fails.
+pub async fn check(dir: &Path, nodes: u64, seed: u64, promised: &Promised) -> Result<Outcome> {
+    let after = Arc::new(Mutex::new(promised.clone()));
+    let notes = Arc::clone(&after);
+    let witness = Arc::new(move |promise| {
+        notes.lock().unwrap_or_else(PoisonError::into_inner).note(&Mark::Promise(promise));
+    });
+    let mut pop = Pop::new(dir, Settings::busy(nodes, seed, witness));
+    let held = hold(&mut pop, nodes, promised, &after).await;
+    let refused = pop.refused().iter().map(|(node, error)| {
+        let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
+        (*node, format!("{error}{}", cause.unwrap_or_default()))
+    });
+    let outcome =
+        Outcome { refused: refused.collect(), broken: held.err().map(|error| format!("{error:#}")) };
+    pop.stop_all().await;
+    Ok(outcome)
+}
+
+async fn hold(pop: &mut Pop, nodes: u64, promised: &Promised, after: &Mutex<Promised>) -> Result<()> {
+    // First each by itself: a term must be what the node remembers, not what it hears.
+    pop.part();
+    for node in 1..=nodes {
+        pop.boot(node).await?;
+    }
+    for (node, store) in pop.stores() {
+        remembers(node, &store, promised.terms.get(&node).copied().unwrap_or(0)).await?;
+    }
+    pop.join();
+    if pop.refused().len() as u64 * 2 >= nodes {
+        // Without a majority there is nothing to ask.
+        return Ok(());
+    }
+    pop.form().await.context("forming")?;
+    let (_, leader) = pop.leader(PATIENCE).await?;
+    all_counted(&leader, &promised.acked, PATIENCE).await?;
+    let revision = leader.changes().borrow().revision.0;
+    ensure!(revision >= promised.revision, "bundle {} was active, {revision} is now", promised.revision);
+    pop.agree(PATIENCE).await?;
+    let after = after.lock().unwrap_or_else(PoisonError::into_inner);
+    ensure!(after.contradictions.is_empty(), "{}", after.contradictions.join("; "));
+    Ok(())
+}
+
+async fn remembers(node: u64, store: &Store, voted: u64) -> Result<()> {
+    let until = Instant::now() + SOON;
+    while store.status().term < voted {
+        let term = store.status().term;
+        ensure!(Instant::now() < until, "node {node} voted in term {voted}, and is in term {term} now");
+        sleep(PAUSE).await;
+    }
+    Ok(())
+}
