@@ -48,6 +48,9 @@ pub struct StoreConfig {
     pub log_keep: u64,
     /// A file of the log is ended at this size. The one being written is also in memory.
     pub log_chunk_bytes_max: usize,
+    /// Names the present boot of the machine. What was written but not synced is there as long as it is the same: a crash
+    /// of the process keeps it, a power cut does not.
+    pub boot_id: String,
     /// Largest snapshot that is accepted from a peer, in bytes.
     pub snapshot_bytes_max: u64,
     /// Memory for sled's pages and decoded profiles together.
@@ -77,6 +80,7 @@ impl StoreConfig {
             snapshot_every: 20_000,
             log_keep: 5_000,
             log_chunk_bytes_max: 16 * 1024 * 1024,
+            boot_id: crate::durable::boot_id(),
             snapshot_bytes_max: 16 * 1024 * 1024 * 1024,
             cache_bytes: 256 * 1024 * 1024,
             outbox_len_max: 1_000_000,

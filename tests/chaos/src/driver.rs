@@ -26,10 +26,40 @@ pub struct Orders {
     pub first: u64,
     /// Acknowledged writes after which it ends; 0: when told.
     pub writes: u64,
-    /// Only write, and make snapshots.
-    pub calm: bool,
+    /// Writers a node; each waits for its write before it goes on.
+    pub writers: u64,
+    /// What is done besides.
+    pub stir: Stir,
     /// SIGKILL in the place of the so-manieth call that changes the disk.
     pub kill_at: Option<u64>,
+}
+
+impl Orders {
+    /// Everything that a PoP does, on so many nodes, until it is told to end.
+    pub fn busy(nodes: u64, seed: u64) -> Self {
+        Self { nodes, seed, first: 1, writes: 0, writers: 2, stir: Stir::All, kill_at: None }
+    }
+}
+
+/// What a driver does besides writing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Stir {
+    /// Nothing: and only its first node is written to.
+    Nothing,
+    /// Snapshots, with purging; and the cloud acknowledges.
+    Snapshots,
+    /// That, bundles, handing over leadership, and restarts.
+    All,
+}
+
+impl Stir {
+    fn as_str(self) -> &'static str {
+        match self {
+            Stir::Nothing => "nothing",
+            Stir::Snapshots => "snapshots",
+            Stir::All => "all",
+        }
+    }
 }
 
 /// Where a driver works, and where it is watched from.
@@ -102,25 +132,9 @@ impl Driver {
     /// # Errors
     /// Where the driver or the library was not built.
     pub fn start(place: &Place, orders: &Orders) -> Result<Self> {
-        let (library, driver) = (built("libfaulty_disk.so")?, built("storage-driver")?);
-        let number = |number: u64| number.to_string();
-        let mut command = Command::new(driver);
-        command
-            .arg("--root")
-            .arg(place.root())
-            .args(["--nodes", &number(orders.nodes), "--seed", &number(orders.seed)])
-            .args(["--first", &number(orders.first), "--writes", &number(orders.writes)])
-            .args(orders.calm.then_some("--calm"))
-            .env("LD_PRELOAD", library)
-            .env("FAULTY_DISK_ROOT", place.root())
-            .env("FAULTY_DISK_TRACE", place.trace())
-            .env("FAULTY_DISK_CONTROL", place.dir.join("control"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(File::options().create(true).append(true).open(place.dir.join("log"))?);
-        if let Some(at) = orders.kill_at {
-            command.env("FAULTY_DISK_KILL_AT", number(at));
-        }
+        let mut command = command(place, orders)?;
+        let log = File::options().create(true).append(true).open(place.dir.join("log"))?;
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
         let child = command.spawn().context("the storage driver cannot be started")?;
         Ok(Self { child, place: place.clone() })
     }
@@ -188,6 +202,30 @@ impl Drop for Driver {
 )]
 fn pause() {
     std::thread::sleep(PAUSE);
+}
+
+/// The command that runs a driver on a watched disk.
+///
+/// # Errors
+/// Where the driver or the library was not built.
+pub fn command(place: &Place, orders: &Orders) -> Result<Command> {
+    let (library, driver) = (built("libfaulty_disk.so")?, built("storage-driver")?);
+    let number = |number: u64| number.to_string();
+    let mut command = Command::new(driver);
+    command
+        .arg("--root")
+        .arg(place.root())
+        .args(["--nodes", &number(orders.nodes), "--seed", &number(orders.seed)])
+        .args(["--first", &number(orders.first), "--writes", &number(orders.writes)])
+        .args(["--writers", &number(orders.writers), "--stir", orders.stir.as_str()])
+        .env("LD_PRELOAD", library)
+        .env("FAULTY_DISK_ROOT", place.root())
+        .env("FAULTY_DISK_TRACE", place.trace())
+        .env("FAULTY_DISK_CONTROL", place.dir.join("control"));
+    if let Some(at) = orders.kill_at {
+        command.env("FAULTY_DISK_KILL_AT", number(at));
+    }
+    Ok(command)
 }
 
 /// What cargo built along: beside this executable, or beside its folder.

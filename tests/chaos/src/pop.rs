@@ -2,7 +2,7 @@
 //!
 //! It stands at the peers' door as the gateway does, and so sees what a node promises to another: [`Promise`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +59,10 @@ pub struct Settings {
     pub log_keep: u64,
     /// Size of the log's files.
     pub log_chunk_bytes_max: usize,
+    /// Shortest election timeout; the longest is twice that.
+    pub election_ms: u64,
+    /// Nodes whose machine was started anew since they last ran.
+    pub rebooted: BTreeSet<u64>,
     /// Who hears of promises.
     pub witness: Witness,
 }
@@ -66,7 +70,16 @@ pub struct Settings {
 impl Settings {
     /// Short files, frequent snapshots: much happens in little time.
     pub fn busy(nodes: u64, seed: u64, witness: Witness) -> Self {
-        Self { nodes, seed, snapshot_every: 40, log_keep: 10, log_chunk_bytes_max: 48 * 1024, witness }
+        Self {
+            nodes,
+            seed,
+            snapshot_every: 40,
+            log_keep: 10,
+            log_chunk_bytes_max: 48 * 1024,
+            election_ms: 250,
+            rebooted: BTreeSet::new(),
+            witness,
+        }
     }
 }
 
@@ -108,9 +121,12 @@ impl Pop {
         let (pop, address) = (pop_id()?, format!("node-{node}:peer"));
         let identity = Identity::Node { pop: pop.clone(), node: NodeId(node) };
         let mut config = StoreConfig::new(pop.clone(), NodeId(node), folder(&self.dir, node), &address);
-        config.heartbeat_ms = 50;
-        config.election_min_ms = 250;
-        config.election_max_ms = 500;
+        config.heartbeat_ms = self.settings.election_ms / 5;
+        config.election_min_ms = self.settings.election_ms;
+        config.election_max_ms = self.settings.election_ms * 2;
+        if self.settings.rebooted.contains(&node) {
+            config.boot_id = "another boot".into();
+        }
         config.cache_bytes = 16 << 20;
         config.snapshot_every = self.settings.snapshot_every;
         config.log_keep = self.settings.log_keep;
@@ -135,8 +151,8 @@ impl Pop {
         Ok(())
     }
 
-    /// Lets nobody hear of anybody, until [`Pop::join`].
-    pub fn part(&self) {
+    /// Lets nobody hear of anybody, until [`Pop::heal`].
+    pub fn partition(&self) {
         let hosts: Vec<String> = (1..=self.settings.nodes).map(|node| format!("node-{node}")).collect();
         for host in &hosts {
             let others: Vec<&str> = hosts.iter().filter(|other| *other != host).map(String::as_str).collect();
@@ -145,7 +161,7 @@ impl Pop {
     }
 
     /// Lets all hear of each other again.
-    pub fn join(&self) {
+    pub fn heal(&self) {
         self.network.heal_all();
     }
 

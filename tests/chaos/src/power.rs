@@ -32,6 +32,8 @@ const CUTS_A_RECORDING: u64 = 25;
 const WRITES: u64 = 150;
 /// Records after the start of a process that are soon after it.
 const SOON_RECORDS: usize = 150;
+/// A write of more bytes touches several pages.
+const PAGES: usize = 4_096;
 /// PoPs that are started at a time.
 const CHECKS_AT_ONCE: usize = 4;
 /// Examples of refusals that a report holds.
@@ -158,7 +160,6 @@ impl PowerCut {
             let name = format!("node-{node}");
             if only.is_none_or(|only| only == node) {
                 losses.add(cut::power_cut(&moment.disk, &name, dir.path(), &mut random)?);
-                another_boot(&dir.path().join(name))?;
             } else {
                 cut::crash(&moment.disk, &name, dir.path())?;
             }
@@ -168,24 +169,18 @@ impl PowerCut {
     }
 
     async fn check(self) -> Result<(PowerCut, Outcome)> {
-        let outcome =
-            check::check(self.image.dir.path(), self.nodes, self.seed, &self.image.promised).await?;
+        let rebooted = (1..=self.nodes).filter(|node| self.only.is_none_or(|only| only == *node)).collect();
+        let (dir, promised) = (self.image.dir.path(), &self.image.promised);
+        let outcome = check::check(dir, self.nodes, self.seed, rebooted, promised).await?;
         Ok((self, outcome))
     }
 }
 
-/// After a power cut the machine has another boot id than the one that the state's mark names.
-fn another_boot(node: &Path) -> Result<()> {
-    let mark = node.join("state.mark");
-    let Ok(text) = fs::read_to_string(&mark) else { return Ok(()) };
-    let boot = |line: &str| {
-        if line.starts_with("boot ") { "boot of-another-time\n".into() } else { format!("{line}\n") }
-    };
-    Ok(fs::write(mark, text.lines().map(boot).collect::<String>())?)
-}
-
-/// In memory where there is such a place: what counts is the trace, not how long a real disk takes.
-fn scratch() -> Result<tempfile::TempDir> {
+/// A folder for a watched disk, in memory where there is such a place: what counts is the trace, not how long a real disk takes.
+///
+/// # Errors
+/// Where it cannot be made.
+pub fn scratch() -> Result<tempfile::TempDir> {
     let memory = Path::new("/dev/shm");
     let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
     tempfile::Builder::new().prefix("rockpool-power-").tempdir_in(parent).context("a folder for scratch")
@@ -272,23 +267,27 @@ async fn cut_often(
     Ok(Some(cut.image))
 }
 
-/// Records after which power is cut, in order: half of them anywhere; the others right after an acknowledgement, when the
-/// least has happened that could make up for a lie, or soon after a process began.
+/// Records after which power is cut, in order: some of them anywhere; the others right after an acknowledgement, when the
+/// least has happened that could make up for a lie, right after a write of several pages to a log, when the most is on its
+/// way, or soon after a process began.
 fn moments(records: &[(u64, Record<'_>)], cuts: u64, random: &mut Rng) -> Result<Vec<usize>> {
-    let (mut acked, mut starts) = (Vec::new(), Vec::new());
-    for (index, (_, record)) in records.iter().enumerate() {
+    let (mut acked, mut starts, mut large) = (Vec::new(), Vec::new(), Vec::new());
+    let begun = records.iter().position(|(_, record)| record.kind == Kind::Start).unwrap_or(0);
+    for (index, (_, record)) in records.iter().enumerate().skip(begun) {
         if matches!(recording::mark(record)?, Some(Mark::Acked { node: 1.., .. })) {
             acked.push(index);
         } else if record.kind == Kind::Start {
             starts.push(index);
+        } else if record.kind == Kind::Write && record.path.ends_with(b".wal") && record.bytes.len() > PAGES {
+            large.push(index);
         }
     }
     ensure!(!acked.is_empty() && !starts.is_empty(), "nothing was acknowledged in the trace");
-    let first = starts[0];
     let mut moments: Vec<usize> = (0..cuts)
         .map(|_| match random.u8(0..8) {
-            0..=3 => random.usize(first..records.len()),
-            4..=6 => acked[random.usize(0..acked.len())],
+            0..=2 => random.usize(begun..records.len()),
+            3 | 4 => acked[random.usize(0..acked.len())],
+            5 | 6 if !large.is_empty() => large[random.usize(0..large.len())],
             _ => starts[random.usize(0..starts.len())] + random.usize(0..SOON_RECORDS),
         })
         .map(|at| at.min(records.len() - 1))

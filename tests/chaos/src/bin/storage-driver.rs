@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use chaos::driver::Stir;
 use chaos::pop::{Pop, Settings};
 use chaos::serials::{Mark, Marks, track};
 use clap::Parser;
@@ -25,8 +26,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(2);
 /// Pause after a write that was refused.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Writers a node.
-const WRITERS: u64 = 2;
 /// Orders that wait.
 const ORDERS_LEN_MAX: usize = 16;
 /// Serials that a writer takes at a time, at most.
@@ -49,9 +48,12 @@ struct Arguments {
     /// Acknowledged writes after which it ends by itself; 0: it goes on until told.
     #[arg(long, default_value_t = 0)]
     writes: u64,
-    /// Only write: no restarts, no handing over, no bundles.
-    #[arg(long)]
-    calm: bool,
+    /// Writers a node.
+    #[arg(long, default_value_t = 2)]
+    writers: u64,
+    /// What is done besides writing.
+    #[arg(long, value_enum, default_value = "all")]
+    stir: Stir,
 }
 
 /// What all tasks share.
@@ -85,16 +87,23 @@ async fn main() -> Result<()> {
     let (acked, progress, done) = (AtomicU64::new(0), Notify::new(), Notify::new());
     let run = Arc::new(Run { arguments, marks, pop, serial, acked, progress, done });
     run.start().await?;
-    for node in 1..=run.arguments.nodes {
-        for writer in 0..WRITERS {
+    let quiet = run.arguments.stir == Stir::Nothing;
+    for node in 1..=if quiet { 1 } else { run.arguments.nodes } {
+        for writer in 0..run.arguments.writers {
             tokio::spawn(Arc::clone(&run).write(node, writer));
         }
     }
-    tokio::spawn(Arc::clone(&run).stir());
+    if !quiet {
+        tokio::spawn(Arc::clone(&run).stir());
+    }
     tokio::spawn(Arc::clone(&run).obey());
     run.done.notified().await;
+    let mut pop = run.pop.lock().await;
+    if quiet {
+        pop.agree(PATIENCE).await?;
+    }
     run.marks.say(&Mark::Done);
-    run.pop.lock().await.stop_all().await;
+    pop.stop_all().await;
     Ok(())
 }
 
@@ -105,7 +114,12 @@ impl Run {
             self.boot(&mut pop, node).await?;
         }
         pop.form().await?;
-        pop.leader(PATIENCE).await?;
+        let (_, leader) = pop.leader(PATIENCE).await?;
+        if self.arguments.stir == Stir::Nothing {
+            // The leader's own entry, too, is on all disks.
+            leader.read_index(Instant::now() + PATIENCE).await?;
+            pop.agree(PATIENCE).await?;
+        }
         self.marks.say(&Mark::Up);
         Ok(())
     }
@@ -136,6 +150,9 @@ impl Run {
             self.progress.notify_waiters();
             if acked == self.arguments.writes {
                 self.done.notify_one();
+                if self.arguments.stir == Stir::Nothing {
+                    return;
+                }
             }
         }
     }
@@ -172,7 +189,7 @@ impl Run {
             match random.u64(0..10) {
                 0..=4 => drop(store.snapshot().await),
                 5 => self.acknowledge(&store).await,
-                _ if self.arguments.calm => {}
+                _ if self.arguments.stir == Stir::Snapshots => {}
                 6 | 7 => self.activate(&store, random.usize(10..60_000)).await,
                 8 => drop(store.transfer_leadership().await),
                 _ => self.restart(node).await.expect("a node starts again"),

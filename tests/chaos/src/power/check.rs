@@ -1,6 +1,6 @@
 //! What the stores make of folders after a power cut.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -35,17 +35,23 @@ impl Outcome {
     }
 }
 
-/// Starts the nodes of a folder again, and holds them to what was promised.
+/// Starts the nodes of a folder again, some of them after a power cut, and holds them to what was promised.
 ///
 /// # Errors
 /// Where the harness itself fails.
-pub async fn check(dir: &Path, nodes: u64, seed: u64, promised: &Promised) -> Result<Outcome> {
+pub async fn check(
+    dir: &Path,
+    nodes: u64,
+    seed: u64,
+    rebooted: BTreeSet<u64>,
+    promised: &Promised,
+) -> Result<Outcome> {
     let after = Arc::new(Mutex::new(promised.clone()));
     let notes = Arc::clone(&after);
     let witness = Arc::new(move |promise| {
         notes.lock().unwrap_or_else(PoisonError::into_inner).note(&Mark::Promise(promise));
     });
-    let mut pop = Pop::new(dir, Settings::busy(nodes, seed, witness));
+    let mut pop = Pop::new(dir, Settings { rebooted, ..Settings::busy(nodes, seed, witness) });
     let held = hold(&mut pop, nodes, promised, &after).await;
     let refused = pop.refused().iter().map(|(node, error)| {
         let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
@@ -59,14 +65,14 @@ pub async fn check(dir: &Path, nodes: u64, seed: u64, promised: &Promised) -> Re
 
 async fn hold(pop: &mut Pop, nodes: u64, promised: &Promised, after: &Mutex<Promised>) -> Result<()> {
     // First each by itself: a term must be what the node remembers, not what it hears.
-    pop.part();
+    pop.partition();
     for node in 1..=nodes {
         pop.boot(node).await?;
     }
     for (node, store) in pop.stores() {
         remembers(node, &store, promised.terms.get(&node).copied().unwrap_or(0)).await?;
     }
-    pop.join();
+    pop.heal();
     if pop.refused().len() as u64 * 2 >= nodes {
         // Without a majority there is nothing to ask.
         return Ok(());

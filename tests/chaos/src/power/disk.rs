@@ -96,6 +96,17 @@ impl<'t> Disk<'t> {
         &self.nodes[id]
     }
 
+    /// The files that surely are in a folder.
+    pub fn synced_files(&self, path: &str) -> Vec<&File<'t>> {
+        let parts: Vec<&[u8]> = path.as_bytes().split(|byte| *byte == b'/').collect();
+        let Ok(Node::Folder(folder)) = self.walk(&parts).map(|id| self.node(id)) else { return Vec::new() };
+        let file = |id: &Id| match self.node(*id) {
+            Node::File(file) => Some(file),
+            Node::Folder(_) => None,
+        };
+        folder.synced.values().filter_map(file).collect()
+    }
+
     fn add(&mut self, node: Node<'t>) -> Id {
         self.nodes.push(node);
         self.nodes.len() - 1

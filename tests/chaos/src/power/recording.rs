@@ -57,7 +57,7 @@ pub fn record(
         fs::write(place.trace(), begin)?;
         first += image.promised.acked.last().map_or(0, |last| last + SERIALS_A_PROCESS);
     }
-    let orders = |first, kill_at, seed| Orders { nodes, seed, first, writes, calm: false, kill_at };
+    let orders = |first, kill_at, seed| Orders { first, writes, kill_at, ..Orders::busy(nodes, seed) };
     if story == Story::Killed {
         let orders = orders(first, Some(random.u64(150..400 * nodes)), random.u64(..));
         let status = Driver::start(&place, &orders)?.ended()?;

@@ -1,0 +1,88 @@
+//! A disk that is full, and one that cannot sync: of one node of three, while it runs. The worst one: the leader.
+
+use std::collections::BTreeSet;
+
+use chaos::driver::{Driver, Orders, Place, Stir};
+use chaos::pop::Promise;
+use chaos::power::check::check;
+use chaos::power::recording::records;
+use chaos::serials::{Mark, Promised};
+use chaos::trace::Kind;
+
+use crate::{number, scratch};
+
+fn leader(marks: &[Mark]) -> Option<u64> {
+    let leads = |mark: &Mark| match mark {
+        Mark::Promise(Promise::Leads { node, term }) => Some((*term, *node)),
+        _ => None,
+    };
+    marks.iter().filter_map(leads).max().map(|(_, node)| node)
+}
+
+fn acked(marks: &[Mark], by: impl Fn(u64) -> bool) -> usize {
+    marks.iter().filter(|mark| matches!(mark, Mark::Acked { node, .. } if by(*node))).count()
+}
+
+/// Breaks the leader's disk with a rule, and returns what is there to be looked at: place, broken node, driver.
+fn broken_leader(dir: &std::path::Path, rule: &str, seed: u64) -> (Place, u64, Driver) {
+    println!("SEED={seed}");
+    let place = Place::new(dir).unwrap();
+    let orders = Orders { stir: Stir::Snapshots, ..Orders::busy(3, seed) };
+    let mut driver = Driver::start(&place, &orders).unwrap();
+    let marks = driver.until("it writes", |marks| acked(marks, |_| true) > 30).unwrap();
+    let broken = leader(&marks).unwrap();
+    place.faults(&format!("{rule} node-{broken}/\n")).unwrap();
+    let before = marks.len();
+    driver
+        .until("the others go on", |marks| {
+            leader(marks) != Some(broken)
+                && acked(&marks[before.min(marks.len())..], |node| node != broken) > 40
+        })
+        .unwrap();
+    (place, broken, driver)
+}
+
+/// Starts the node again, and holds the PoP to what was acknowledged.
+async fn recovers(place: &Place, broken: u64, mut driver: Driver) -> Promised {
+    let before = place.marks().unwrap().len();
+    driver.tell(&format!("restart {broken}")).unwrap();
+    let again = |marks: &[Mark]| acked(&marks[before..], |node| node == broken) > 10;
+    driver.until("the node acknowledges again after a restart", again).unwrap();
+    driver.tell("quit").unwrap();
+    assert!(driver.ended().unwrap().success());
+    let mut promised = Promised::default();
+    place.marks().unwrap().iter().for_each(|mark| promised.note(mark));
+    let outcome = check(&place.root(), 3, 1, BTreeSet::new(), &promised).await.unwrap();
+    assert!(outcome.refused.is_empty() && outcome.broken.is_none(), "{outcome:?}");
+    promised
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_stops_its_node_and_no_other() {
+    let dir = scratch();
+    let (place, broken, driver) = broken_leader(dir.path(), "write 28", number("SEED", 21));
+    let log = place.log().unwrap();
+    assert!(log.contains("No space left on device"), "the log says why:\n{log}");
+    place.faults("").unwrap();
+    recovers(&place, broken, driver).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_cannot_be_synced_is_never_acknowledged_from_again() {
+    let dir = scratch();
+    let (place, broken, mut driver) = broken_leader(dir.path(), "sync 5", number("SEED", 22));
+    let log = place.log().unwrap();
+    assert!(log.contains("Input/output error"), "the log says why:\n{log}");
+    // The disk says that all is well again. The kernel has forgotten what it could not write; the node must not.
+    place.faults("").unwrap();
+    let before = place.marks().unwrap().len();
+    driver.until("the others go on", |marks| acked(&marks[before..], |node| node != broken) > 40).unwrap();
+    let trace = std::fs::read(place.trace()).unwrap();
+    let records = records(&trace);
+    let own = |path: &[u8]| path.starts_with(format!("node-{broken}/log/").as_bytes());
+    let failed =
+        records.iter().position(|(_, record)| record.kind == Kind::SyncFailed && own(record.path)).unwrap();
+    let synced = records[failed..].iter().find(|(_, record)| record.kind == Kind::Sync && own(record.path));
+    assert_eq!(synced, None, "a log that could not be synced is synced again as if nothing had been");
+    recovers(&place, broken, driver).await;
+}
