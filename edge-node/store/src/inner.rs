@@ -242,7 +242,13 @@ async fn open_storage(
         let folder = Folder::open(&config.dir, &config.pop, config.node)?;
         let pins = Pins::open(&folder.pins, folder.incarnation)?;
         let durable = Arc::new(AtomicU64::new(0));
-        let log = LogStore::open(&folder, config.log_chunk_bytes_max, Arc::clone(&durable), metrics.clone())?;
+        let log = LogStore::open(
+            &folder,
+            config.log_chunk_bytes_max,
+            &config.boot_id,
+            Arc::clone(&durable),
+            metrics.clone(),
+        )?;
         let (cache_bytes, proven, boot) = (config.cache_bytes, log.last_index(), config.boot_id);
         let machine = Machine::open(StateConfig { folder, cache_bytes, proven, boot, durable }, metrics)?;
         Ok((log, machine, pins))

@@ -5,6 +5,8 @@
 //! vote, a truncation and a purge return when theirs has. The newest entries are in memory: replication and applying
 //! read them there, and only a node that was away long makes the disk read.
 
+mod mark;
+mod mend;
 mod tail;
 mod wal;
 mod writer;
@@ -58,10 +60,11 @@ impl LogStore {
     pub fn open(
         folder: &Folder,
         chunk_bytes_max: usize,
+        boot: &str,
         purge_max: Arc<AtomicU64>,
         metrics: Metrics,
     ) -> Result<Self, StoreError> {
-        let wal = wal::open(&folder.log, chunk_bytes_max)?;
+        let (wal, mark) = wal::open(&folder.log, chunk_bytes_max, boot)?;
         let state = wal.log_state();
         let [last, purged, committed] =
             [state.last(), state.purged(), state.committed()].map(|id| id.copied().map(wal::id_of_wal));
@@ -71,7 +74,7 @@ impl LogStore {
         }
         let shared = Arc::new(Shared { tail: RwLock::new(tail), purge_max, metrics });
         let (orders, inbox) = mpsc::channel(ORDERS_LEN_MAX);
-        writer::start(wal, inbox, Arc::clone(&shared))?;
+        writer::start(wal, mark, inbox, Arc::clone(&shared))?;
         Ok(Self { shared, orders })
     }
 

@@ -1,3 +1,5 @@
+mod crashes;
+
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,6 +13,7 @@ use super::*;
 use crate::types::{Batch, Membership};
 
 const CHUNK_BYTES: usize = 16 << 20;
+const BOOT: &str = "this boot";
 
 struct Disk {
     dir: tempfile::TempDir,
@@ -27,9 +30,13 @@ impl Disk {
 }
 
 fn open(dir: &Path) -> Result<LogStore, StoreError> {
+    open_after_boot(dir, BOOT)
+}
+
+fn open_after_boot(dir: &Path, boot: &str) -> Result<LogStore, StoreError> {
     let folder = Folder::open(dir, &PopId::new("pop").unwrap(), NodeId(1)).unwrap();
     let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
-    LogStore::open(&folder, CHUNK_BYTES, Arc::new(AtomicU64::new(u64::MAX)), metrics)
+    LogStore::open(&folder, CHUNK_BYTES, boot, Arc::new(AtomicU64::new(u64::MAX)), metrics)
 }
 
 fn id(term: u64, index: u64) -> LogId {
@@ -204,7 +211,7 @@ async fn nothing_is_purged_beyond_the_durable_snapshot() {
     let dir = tempfile::tempdir().unwrap();
     let folder = Folder::open(dir.path(), &PopId::new("pop").unwrap(), NodeId(1)).unwrap();
     let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
-    let mut log = LogStore::open(&folder, CHUNK_BYTES, Arc::new(AtomicU64::new(3)), metrics).unwrap();
+    let mut log = LogStore::open(&folder, CHUNK_BYTES, BOOT, Arc::new(AtomicU64::new(3)), metrics).unwrap();
     log.blocking_append(entries(1, 0..10)).await.unwrap();
     assert!(log.purge(id(1, 4)).await.is_err());
     log.purge(id(1, 3)).await.unwrap();

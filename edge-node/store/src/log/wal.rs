@@ -10,10 +10,14 @@ use openraft::EntryPayload;
 use openraft::storage::IOFlushed;
 use prometheus::Histogram;
 use proto::codec;
+use raft_log::api::raft_log_writer::RaftLogWriter;
+use raft_log::chunked_wal::ChunkedWal;
 use raft_log::codeq::{Decode, Encode};
-use raft_log::{Config, RaftLog};
+use raft_log::{Config, RaftLog, RaftWalTypes};
 use tokio::sync::oneshot;
 
+use super::mark::{Known, Mark};
+use super::mend::mend;
 use crate::error::StoreError;
 use crate::types::{Batch, Entry, LogId, Types, Vote};
 
@@ -50,8 +54,9 @@ impl raft_log::Types for WalTypes {
     }
 }
 
-/// Opens the log, or begins an empty one. A record that was cut off at the end is dropped: nobody was told it is there.
-pub fn open(dir: &Path, chunk_bytes_max: usize) -> Result<Wal, StoreError> {
+/// Opens the log, or begins an empty one, with the mark beside it. What it then holds is on the disk. A record that was
+/// cut off at the end is dropped: nobody was told it is there.
+pub fn open(dir: &Path, chunk_bytes_max: usize, boot: &str) -> Result<(Wal, Mark), StoreError> {
     let text = dir.to_str().ok_or(StoreError::Config("dir must be UTF-8"))?;
     let mut config = Config::new(text);
     config.log_cache_capacity = Some(CACHE_BYTES);
@@ -61,10 +66,25 @@ pub fn open(dir: &Path, chunk_bytes_max: usize) -> Result<Wal, StoreError> {
     // Groups are made before the log; to wait for more company would only be late.
     config.wal.flush_batch_wait = Some(Duration::ZERO);
     config.wal.truncate_incomplete_record = Some(true);
-    RaftLog::open(Arc::new(config)).map_err(|error| match error.kind() {
+    let mark = dir.with_extension("mark");
+    if let Some(known) = Known::read(&mark)? {
+        let lock = ChunkedWal::<RaftWalTypes<WalTypes>>::acquire_lock(&config.wal);
+        let _lock = lock.map_err(|e| StoreError::io("lock", dir, e))?;
+        mend(dir, &known, boot)?;
+    }
+    let mut wal = RaftLog::open(Arc::new(config)).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::PermissionDenied => StoreError::io("lock", dir, error),
         _ => StoreError::LogDamaged(error),
-    })
+    })?;
+    let synced = wal.flush(true, None).and_then(|()| wal.wait_worker_idle());
+    synced.map_err(|e| StoreError::io("sync", dir, e))?;
+    let mark = Mark::begin(&mark, boot, end(&wal))?;
+    Ok((wal, mark))
+}
+
+/// Bytes since the log's beginning.
+pub fn end(wal: &Wal) -> u64 {
+    wal.stat().open_chunk.global_end
 }
 
 pub fn id_to_wal(id: LogId) -> (u64, u64) {
@@ -183,6 +203,9 @@ fn invalid(reason: impl ToString) -> io::Error {
 /// Who is told when fdatasync has returned.
 pub struct Flushed {
     pub who: Who,
+    /// The log's end when it was asked for.
+    pub end: u64,
+    pub mark: Arc<Mark>,
     pub since: Instant,
     pub seconds: Histogram,
 }
@@ -198,6 +221,9 @@ pub enum Who {
 impl raft_log::Callback for Flushed {
     fn send(self, result: io::Result<()>) {
         self.seconds.observe(self.since.elapsed().as_secs_f64());
+        if result.is_ok() {
+            self.mark.advance(self.end);
+        }
         match self.who {
             Who::Raft(callback) => callback.io_completed(result),
             Who::Asker(done) => drop(done.send(result)),

@@ -6,12 +6,15 @@ use std::thread;
 use std::time::Instant;
 
 use openraft::storage::IOFlushed;
+use raft_log::Segment;
 use raft_log::api::raft_log_writer::RaftLogWriter;
+use raft_log::codeq::Span;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Shared;
+use super::mark::Mark;
 use super::tail::size;
-use super::wal::{Flushed, Payload, Wal, Who, id_to_wal};
+use super::wal::{Flushed, Payload, Wal, Who, end, id_to_wal};
 use crate::error::StoreError;
 use crate::types::{Entry, LogId, Types, Vote};
 
@@ -27,14 +30,20 @@ pub enum Order {
 }
 
 /// Starts the thread.
-pub fn start(wal: Wal, mut inbox: mpsc::Receiver<Order>, shared: Arc<Shared>) -> Result<(), StoreError> {
-    let mut writer = Writer { wal, shared, failed: None };
+pub fn start(
+    wal: Wal,
+    mark: Mark,
+    mut inbox: mpsc::Receiver<Order>,
+    shared: Arc<Shared>,
+) -> Result<(), StoreError> {
+    let end = end(&wal);
+    let mut writer = Writer { wal, mark: Arc::new(mark), end, shared, failed: None };
     thread::Builder::new()
         .name("store-log".into())
         .spawn(move || {
             while let Some(order) = inbox.blocking_recv() {
                 if let Order::Stop { done } = order {
-                    let result = writer.wal.flush(true, None).and_then(|()| writer.wal.wait_worker_idle());
+                    let result = writer.stop();
                     // Lets go of the files before anybody hears that they are free.
                     drop(writer);
                     drop(done.send(result));
@@ -49,6 +58,9 @@ pub fn start(wal: Wal, mut inbox: mpsc::Receiver<Order>, shared: Arc<Shared>) ->
 
 struct Writer {
     wal: Wal,
+    mark: Arc<Mark>,
+    /// The log's end, in bytes since its beginning.
+    end: u64,
     shared: Arc<Shared>,
     /// A write failed: what the disk holds is not known any more, so nothing is written after it.
     failed: Option<String>,
@@ -60,17 +72,17 @@ impl Writer {
         match order {
             Order::Append { entries, callback } => self.append(&entries, callback),
             Order::Vote { vote, done } => {
-                let result = self.write(|wal| wal.save_vote(vote.into()).map(drop));
+                let result = self.write(|wal| wal.save_vote(vote.into()));
                 self.sync(result, done);
             }
             Order::Committed(id) => self.committed(id, idle),
             Order::Truncate { after, done } => {
                 let next = after.map_or(0, |after| after.index + 1);
-                let result = self.write(|wal| wal.truncate(next).map(drop));
+                let result = self.write(|wal| wal.truncate(next));
                 self.sync(result, done);
             }
             Order::Purge { upto, done } => {
-                let result = self.write(|wal| wal.purge(id_to_wal(upto)).map(drop));
+                let result = self.write(|wal| wal.purge(id_to_wal(upto)));
                 self.sync(result, done);
             }
             Order::Read { start, end, bytes_max, done } => drop(done.send(self.read(start, end, bytes_max))),
@@ -80,7 +92,7 @@ impl Writer {
 
     fn append(&mut self, entries: &[Entry], callback: IOFlushed<Types>) {
         let records = entries.iter().map(|entry| (id_to_wal(entry.log_id), Payload::of(entry)));
-        if let Err(error) = self.write(|wal| wal.append(records).map(drop)) {
+        if let Err(error) = self.write(|wal| wal.append(records)) {
             return callback.io_completed(Err(error));
         }
         if let Some(last) = entries.last() {
@@ -97,8 +109,11 @@ impl Writer {
             return;
         }
         let result = self.write(|wal| {
-            wal.commit(id_to_wal(id))?;
-            if idle { wal.flush(false, None) } else { Ok(()) }
+            let record = wal.commit(id_to_wal(id))?;
+            if idle {
+                wal.flush(false, None)?;
+            }
+            Ok(record)
         });
         if let Err(error) = result {
             tracing::warn!(%error, "the committed index is not noted");
@@ -120,14 +135,23 @@ impl Writer {
         Ok(entries)
     }
 
-    fn write(&mut self, write: impl FnOnce(&mut Wal) -> io::Result<()>) -> io::Result<()> {
+    fn stop(&mut self) -> io::Result<()> {
+        self.wal.flush(true, None)?;
+        self.wal.wait_worker_idle()?;
+        self.mark.advance(self.end);
+        self.mark.sync()
+    }
+
+    fn write(&mut self, write: impl FnOnce(&mut Wal) -> io::Result<Segment>) -> io::Result<()> {
         if let Some(reason) = &self.failed {
             return Err(io::Error::other(reason.clone()));
         }
-        write(&mut self.wal).inspect_err(|error| {
+        let written = write(&mut self.wal).inspect_err(|error| {
             tracing::error!(%error, "the log cannot be written");
             self.failed = Some(error.to_string());
-        })
+        })?;
+        self.end = written.end().0;
+        Ok(())
     }
 
     fn sync(&mut self, result: io::Result<()>, done: oneshot::Sender<io::Result<()>>) {
@@ -139,7 +163,8 @@ impl Writer {
 
     fn flush(&mut self, who: Who) {
         let seconds = self.shared.metrics.fsync_seconds.clone();
-        let flushed = Flushed { who, since: Instant::now(), seconds };
+        let (end, mark) = (self.end, Arc::clone(&self.mark));
+        let flushed = Flushed { who, end, mark, since: Instant::now(), seconds };
         // The callback went with the request: where it is dropped, whoever waits sees the channel close.
         if let Err(error) = self.wal.flush(true, Some(flushed)) {
             tracing::error!(%error, "the log cannot be written");
