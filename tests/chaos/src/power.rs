@@ -242,6 +242,8 @@ async fn cut_often(
 ) -> Result<Option<Image>> {
     let records = recording::records(trace);
     let nodes = recording::nodes(&records);
+    let unfounded = check::acknowledged(&records, nodes)?.unfounded;
+    report.broken.extend(unfounded.into_iter().map(|unfounded| format!("{}, {unfounded}", name.display())));
     let mut moment = Moment::start();
     let (turns, mut checks) = (Arc::new(Semaphore::new(CHECKS_AT_ONCE)), JoinSet::new());
     for record in moments(&records, cuts, random)? {
@@ -294,6 +296,26 @@ fn moments(records: &[(u64, Record<'_>)], cuts: u64, random: &mut Rng) -> Result
         .collect();
     moments.sort_unstable();
     Ok(moments)
+}
+
+/// Cuts the power of one node in a trace of a test's own, as often as asked, from a record on.
+///
+/// # Errors
+/// Where the harness fails.
+pub async fn cut_one(trace: &[u8], only: u64, from: usize, cuts: u64, seed: u64) -> Result<Report> {
+    let records = recording::records(trace);
+    let (mut random, mut moment) = (Rng::with_seed(seed), Moment::start());
+    let mut report = Report { seed, ..Report::default() };
+    let mut places: Vec<usize> = (0..cuts).map(|_| random.usize(from..records.len())).collect();
+    places.sort_unstable();
+    for record in places {
+        moment.advance(&records, record)?;
+        let at = CutAt { record, only: Some(only), seed: random.u64(..) };
+        let cut = PowerCut::make(&moment, recording::nodes(&records), Path::new("the trace"), at)?;
+        let (cut, outcome) = cut.check().await?;
+        report.take(&cut, outcome);
+    }
+    Ok(report)
 }
 
 /// Cuts the power once more as a report says it was.

@@ -1,4 +1,5 @@
 mod crashes;
+mod model;
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;

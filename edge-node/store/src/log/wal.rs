@@ -21,8 +21,8 @@ use super::mend::mend;
 use crate::error::StoreError;
 use crate::types::{Batch, Entry, LogId, Types, Vote};
 
-/// What raft-log keeps in memory beyond that: nothing, the tail does.
-const CACHE_BYTES: usize = 1024;
+/// No record is shorter.
+const RECORD_BYTES_MIN: usize = 32;
 /// Buffer of the sequential read at start.
 const READ_BUFFER_BYTES: usize = 1024 * 1024;
 /// Writes that wait for the disk; the log's thread waits where it is full.
@@ -59,7 +59,10 @@ impl raft_log::Types for WalTypes {
 pub fn open(dir: &Path, chunk_bytes_max: usize, boot: &str) -> Result<(Wal, Mark), StoreError> {
     let text = dir.to_str().ok_or(StoreError::Config("dir must be UTF-8"))?;
     let mut config = Config::new(text);
-    config.log_cache_capacity = Some(CACHE_BYTES);
+    // raft-log reads the file being written from memory only, and takes for another file's what has no higher id than that
+    // one's last: after a truncation that may be entries of this one. So memory holds a whole file of them.
+    config.log_cache_capacity = Some(chunk_bytes_max + PAYLOAD_BYTES_MAX as usize);
+    config.log_cache_max_items = Some(chunk_bytes_max / RECORD_BYTES_MIN);
     config.wal.chunk_max_size = Some(chunk_bytes_max);
     config.wal.read_buffer_size = Some(READ_BUFFER_BYTES);
     config.wal.flush_queue_max_bytes = Some(QUEUE_BYTES_MAX);

@@ -9,8 +9,11 @@ use anyhow::{Context, Result, ensure};
 use edge_store::Store;
 use tokio::time::{Instant, sleep};
 
+use super::disk::File;
+use super::recording::{Moment, mark};
 use crate::pop::{Pop, Settings};
-use crate::serials::{Mark, Promised, all_counted};
+use crate::serials::{Mark, Promised, all_counted, event};
+use crate::trace::{Kind, Record};
 
 /// Electing, applying a log and comparing takes a fraction of it, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -33,6 +36,43 @@ impl Outcome {
     pub fn lost_majority(&self, nodes: u64) -> bool {
         self.refused.len() as u64 * 2 >= nodes
     }
+}
+
+/// What the acknowledgements of a trace rested on.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// Writes that were acknowledged.
+    pub count: u64,
+    /// Those of which less than a majority of the disks held anything then.
+    pub unfounded: Vec<String>,
+}
+
+/// Looks at the disks at the moment of each acknowledgement: a majority must hold the write for sure, in a log or in a
+/// snapshot. No store is asked.
+///
+/// # Errors
+/// Where the trace contradicts itself, or a call was not followed.
+pub fn acknowledged(records: &[(u64, Record<'_>)], nodes: u64) -> Result<Acknowledged> {
+    let (mut moment, mut found) = (Moment::start(), Acknowledged::default());
+    let begun = records.iter().position(|(_, record)| record.kind == Kind::Start).unwrap_or(0);
+    for (index, (_, record)) in records.iter().enumerate().skip(begun) {
+        let Some(Mark::Acked { first, .. }) = mark(record)? else { continue };
+        moment.advance(records, index)?;
+        let id = *event(first)?.id.0.as_bytes();
+        let holds = |file: &&File<'_>| file.synced.windows(id.len()).any(|bytes| bytes == id);
+        let in_folder = |node: u64, name: &str| {
+            moment.disk.synced_files(&format!("node-{node}/{name}")).iter().rev().any(holds)
+        };
+        let holders =
+            (1..=nodes).filter(|node| in_folder(*node, "log") || in_folder(*node, "snapshots")).count();
+        found.count += 1;
+        if holders as u64 * 2 <= nodes {
+            found
+                .unfounded
+                .push(format!("record {index}: event {first} was acknowledged when {holders} disks held it"));
+        }
+    }
+    Ok(found)
 }
 
 /// Starts the nodes of a folder again, some of them after a power cut, and holds them to what was promised.

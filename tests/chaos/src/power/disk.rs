@@ -152,7 +152,8 @@ impl<'t> Disk<'t> {
         let (file, number) = (record.file, record.number);
         let change = |change| Pending { at, change, forsaken: false };
         match record.kind {
-            Kind::Start | Kind::Fault | Kind::Killed => {}
+            // What was refused did nothing: whoever asked does it in another way, which is followed.
+            Kind::Start | Kind::Fault | Kind::Killed | Kind::Refused => {}
             Kind::Create => {
                 let id = self.add(Node::File(File::default()));
                 self.inodes.insert(file, id);
@@ -176,7 +177,6 @@ impl<'t> Disk<'t> {
                 self.rename(at, folder, NameChange::Remove(name))?;
             }
             Kind::Rename | Kind::Link => self.two_names(at, record)?,
-            Kind::Refused => bail!("{:?} was refused: {record:?}", String::from_utf8_lossy(record.path)),
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use chaos::driver::{Driver, Orders, Place, Stir};
 use chaos::pop::Promise;
+use chaos::power;
 use chaos::power::check::check;
 use chaos::power::recording::records;
 use chaos::serials::{Mark, Promised};
@@ -23,15 +24,15 @@ fn acked(marks: &[Mark], by: impl Fn(u64) -> bool) -> usize {
     marks.iter().filter(|mark| matches!(mark, Mark::Acked { node, .. } if by(*node))).count()
 }
 
-/// Breaks the leader's disk with a rule, and returns what is there to be looked at: place, broken node, driver.
-fn broken_leader(dir: &std::path::Path, rule: &str, seed: u64) -> (Place, u64, Driver) {
+/// Breaks the leader's disk with a rule about a part of its folder, and returns what is there to be looked at: place, broken node, driver.
+fn broken_leader(dir: &std::path::Path, rule: &str, part: &str, seed: u64) -> (Place, u64, Driver) {
     println!("SEED={seed}");
     let place = Place::new(dir).unwrap();
     let orders = Orders { stir: Stir::Snapshots, ..Orders::busy(3, seed) };
     let mut driver = Driver::start(&place, &orders).unwrap();
     let marks = driver.until("it writes", |marks| acked(marks, |_| true) > 30).unwrap();
     let broken = leader(&marks).unwrap();
-    place.faults(&format!("{rule} node-{broken}/\n")).unwrap();
+    place.faults(&format!("{rule} node-{broken}/{part}\n")).unwrap();
     let before = marks.len();
     driver
         .until("the others go on", |marks| {
@@ -60,7 +61,7 @@ async fn recovers(place: &Place, broken: u64, mut driver: Driver) -> Promised {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_stops_its_node_and_no_other() {
     let dir = scratch();
-    let (place, broken, driver) = broken_leader(dir.path(), "write 28", number("SEED", 21));
+    let (place, broken, driver) = broken_leader(dir.path(), "write 28", "", number("SEED", 21));
     let log = place.log().unwrap();
     assert!(log.contains("No space left on device"), "the log says why:\n{log}");
     place.faults("").unwrap();
@@ -70,7 +71,7 @@ async fn a_full_disk_stops_its_node_and_no_other() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_cannot_be_synced_is_never_acknowledged_from_again() {
     let dir = scratch();
-    let (place, broken, mut driver) = broken_leader(dir.path(), "sync 5", number("SEED", 22));
+    let (place, broken, mut driver) = broken_leader(dir.path(), "sync 5", "log/", number("SEED", 22));
     let log = place.log().unwrap();
     assert!(log.contains("Input/output error"), "the log says why:\n{log}");
     // The disk says that all is well again. The kernel has forgotten what it could not write; the node must not.
@@ -84,5 +85,11 @@ async fn a_log_that_cannot_be_synced_is_never_acknowledged_from_again() {
         records.iter().position(|(_, record)| record.kind == Kind::SyncFailed && own(record.path)).unwrap();
     let synced = records[failed..].iter().find(|(_, record)| record.kind == Kind::Sync && own(record.path));
     assert_eq!(synced, None, "a log that could not be synced is synced again as if nothing had been");
+    let restarted = records.len();
     recovers(&place, broken, driver).await;
+    // What it could not sync was in the page cache when it started again, and perhaps nowhere else.
+    let trace = std::fs::read(place.trace()).unwrap();
+    let report = power::cut_one(&trace, broken, restarted, 12, number("SEED", 22)).await.unwrap();
+    println!("{report}");
+    assert!(report.is_clean() && report.refused == 0, "{report}");
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chaos::driver::{Driver, Orders, Place};
@@ -19,9 +19,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Stores that are opened at a time.
 const AT_ONCE: usize = 4;
 
-/// A folder, opened, and after its node was elected: what its keyspace comes to; or why it was refused.
-async fn opened(dir: &Path) -> Result<(u64, Digest), String> {
-    let settings = Settings { election_ms: 50, ..Settings::busy(1, 1, Arc::new(|_| {})) };
+/// A folder, opened in the same boot or after another one, and after its node was elected: what its keyspace comes to; or why it was refused.
+async fn opened(dir: &Path, rebooted: bool) -> Result<(u64, Digest), String> {
+    let rebooted = (1..=u64::from(rebooted)).collect();
+    let settings = Settings { election_ms: 50, rebooted, ..Settings::busy(1, 1, Arc::new(|_| {})) };
     let mut pop = Pop::new(dir, settings);
     pop.boot(1).await.unwrap();
     if let Some(error) = pop.refused().get(&1) {
@@ -86,6 +87,41 @@ fn count_panics() -> Arc<AtomicU64> {
     count
 }
 
+/// One bit of one file, and whether the machine was started anew since: then sled's pages are not looked at.
+struct Flip {
+    inside: PathBuf,
+    at: u64,
+    bit: u8,
+    rebooted: bool,
+}
+
+impl Flip {
+    /// Flips of all files of a node.
+    fn all(node: &Path, parts: u64, random: &mut fastrand::Rng) -> Vec<Flip> {
+        let mut found = Vec::new();
+        files(node, &mut found);
+        let mut flips = Vec::new();
+        for path in &found {
+            let inside = path.strip_prefix(node).unwrap();
+            for at in sites(fs::metadata(path).unwrap().len(), parts, random) {
+                let bit = random.u8(0..8);
+                flips.extend([true, false].map(|rebooted| Flip { inside: inside.into(), at, bit, rebooted }));
+            }
+        }
+        flips
+    }
+
+    async fn opened(&self, node: &Path) -> Result<(u64, Digest), String> {
+        let copied = scratch();
+        let target = copied.path().join("node-1");
+        copy(node, &target);
+        let mut bytes = fs::read(target.join(&self.inside)).unwrap();
+        bytes[usize::try_from(self.at).unwrap()] ^= 1 << self.bit;
+        fs::write(target.join(&self.inside), bytes).unwrap();
+        opened(copied.path(), self.rebooted).await
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flipped_bit_is_an_error_or_repaired() {
     let seed = number("SEED", 3);
@@ -97,51 +133,28 @@ async fn a_flipped_bit_is_an_error_or_repaired() {
     let node = place.root().join("node-1");
     let whole = scratch();
     copy(&node, &whole.path().join("node-1"));
-    let expected = opened(whole.path()).await.unwrap();
+    let right = opened(whole.path(), false).await.unwrap();
     let panics = count_panics();
-    let mut found = Vec::new();
-    files(&node, &mut found);
-    let mut random = fastrand::Rng::with_seed(seed);
-    let mut flips = Vec::new();
-    for path in &found {
-        let len = fs::metadata(path).unwrap().len();
-        let inside = path.strip_prefix(&node).unwrap();
-        flips.extend(
-            sites(len, number("FLIPS", 12), &mut random).into_iter().map(|at| (inside, at, random.u8(0..8))),
-        );
-    }
-    let outcomes = Mutex::new(BTreeMap::<String, [u64; 2]>::new());
-    let wrong = Mutex::new(Vec::new());
-    let (node, outcomes_of, wrong_of) = (&node, &outcomes, &wrong);
-    let each = |(inside, at, bit): (&Path, u64, u8)| {
-        let inside = inside.to_owned();
-        async move {
-            let copied = scratch();
-            let target = copied.path().join("node-1");
-            copy(node, &target);
-            let mut bytes = fs::read(target.join(&inside)).unwrap();
-            bytes[usize::try_from(at).unwrap()] ^= 1 << bit;
-            fs::write(target.join(&inside), bytes).unwrap();
-            let opened = opened(copied.path()).await;
-            let kind = inside.components().next().unwrap().as_os_str().to_string_lossy().into_owned();
-            let mut outcomes = outcomes_of.lock().unwrap();
-            let counts = outcomes.entry(kind).or_default();
-            match opened {
-                Ok(digest) if digest == expected => counts[0] += 1,
-                Err(reason) if !reason.starts_with("it opens") => counts[1] += 1,
-                other => wrong_of
-                    .lock()
-                    .unwrap()
-                    .push(format!("{}: byte {at}, bit {bit}: {other:?}", inside.display())),
-            }
-        }
-    };
+    let flips = Flip::all(&node, number("FLIPS", 12), &mut fastrand::Rng::with_seed(seed));
     let count = flips.len();
-    stream::iter(flips).map(each).buffer_unordered(AT_ONCE).for_each(|()| async {}).await;
-    println!(
-        "{count} flips; by file, repaired or without effect, and refused: {:?}",
-        outcomes.lock().unwrap()
-    );
-    assert_eq!(*wrong.lock().unwrap(), Vec::<String>::new(), "of {count} flips; right would be {expected:?}");
+    // By part of the folder: right, and refused.
+    let (mut outcomes, mut wrong) = (BTreeMap::<_, [u64; 2]>::new(), Vec::new());
+    let each = flips.into_iter().map(|flip| {
+        let node = node.clone();
+        async move { (flip.opened(&node).await, flip) }
+    });
+    let mut opened = stream::iter(each).buffer_unordered(AT_ONCE);
+    while let Some((opened, flip)) = opened.next().await {
+        let Flip { inside, at, bit, rebooted } = flip;
+        let part = inside.components().next().unwrap().as_os_str().to_owned();
+        let counts = outcomes.entry(part).or_default();
+        match opened {
+            Ok(digest) if digest == right => counts[0] += 1,
+            Err(reason) if !reason.starts_with("it opens") => counts[1] += 1,
+            other => wrong.push(format!("{}, byte {at}, bit {bit}, {rebooted}: {other:?}", inside.display())),
+        }
+    }
+    println!("{count} flips; by file, right in spite of it, and refused: {outcomes:?}");
+    assert_eq!(wrong, Vec::<String>::new(), "of {count} flips; right would be {right:?}");
     assert_eq!(panics.load(Ordering::Relaxed), 0, "panics");
 }

@@ -36,7 +36,7 @@ async fn what_was_promised_and_cannot_be_read_is_damage_whatever_it_looks_like()
     let len = usize::try_from(len).unwrap();
     for boot in [BOOT, "another boot"] {
         for at in [0, 3, 5, 40, len / 2, len - 9, len - 1] {
-            for bit in 0..8 {
+            for bit in [0, 2, 7] {
                 let (disk, _) = ended().await;
                 change(disk.dir.path(), |bytes| bytes[at] ^= 1 << bit);
                 assert!(is_damaged(open_after_boot(disk.dir.path(), boot)), "{boot}: byte {at}, bit {bit}");
