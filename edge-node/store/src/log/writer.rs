@@ -146,12 +146,13 @@ impl Writer {
         if let Some(reason) = &self.failed {
             return Err(io::Error::other(reason.clone()));
         }
-        let written = write(&mut self.wal).inspect_err(|error| {
-            tracing::error!(%error, "the log cannot be written");
-            self.failed = Some(error.to_string());
-        })?;
-        self.end = written.end().0;
-        Ok(())
+        match write(&mut self.wal) {
+            Ok(written) => {
+                self.end = written.end().0;
+                Ok(())
+            }
+            Err(error) => Err(self.fail(error)),
+        }
     }
 
     fn sync(&mut self, result: io::Result<()>, done: oneshot::Sender<io::Result<()>>) {
@@ -167,8 +168,15 @@ impl Writer {
         let flushed = Flushed { who, end, mark, since: Instant::now(), seconds };
         // The callback went with the request: where it is dropped, whoever waits sees the channel close.
         if let Err(error) = self.wal.flush(true, Some(flushed)) {
-            tracing::error!(%error, "the log cannot be written");
-            self.failed = Some(error.to_string());
+            self.fail(error);
         }
+    }
+
+    /// Notes that nothing is written any more, and why: where raft-log's own thread ended, its reason, not that it ended.
+    fn fail(&mut self, error: io::Error) -> io::Error {
+        let error = self.wal.wait_worker_idle().err().unwrap_or(error);
+        tracing::error!(%error, "the log cannot be written: this node acknowledges nothing more until it is started again");
+        self.failed = Some(error.to_string());
+        error
     }
 }

@@ -43,6 +43,16 @@ fn broken_leader(dir: &std::path::Path, rule: &str, part: &str, seed: u64) -> (P
     (place, broken, driver)
 }
 
+/// Whoever writes through the node hears why it cannot, and so does whoever reads its log.
+fn says_why(place: &Place, broken: u64, why: &str) {
+    let says = |mark: &Mark| matches!(mark, Mark::Refused { node, reason } if *node == broken && reason.contains(why));
+    let marks = place.marks().unwrap();
+    let refused: Vec<_> = marks.iter().filter(|mark| matches!(mark, Mark::Refused { .. })).collect();
+    assert!(marks.iter().any(says), "{refused:?}");
+    let log = place.log().unwrap();
+    assert!(log.lines().any(|line| line.contains("ERROR") && line.contains(why)), "{log}");
+}
+
 /// Starts the node again, and holds the PoP to what was acknowledged.
 async fn recovers(place: &Place, broken: u64, mut driver: Driver) -> Promised {
     let before = place.marks().unwrap().len();
@@ -62,8 +72,7 @@ async fn recovers(place: &Place, broken: u64, mut driver: Driver) -> Promised {
 async fn a_full_disk_stops_its_node_and_no_other() {
     let dir = scratch();
     let (place, broken, driver) = broken_leader(dir.path(), "write 28", "", number("SEED", 21));
-    let log = place.log().unwrap();
-    assert!(log.contains("No space left on device"), "the log says why:\n{log}");
+    says_why(&place, broken, "No space left on device");
     place.faults("").unwrap();
     recovers(&place, broken, driver).await;
 }
@@ -72,8 +81,7 @@ async fn a_full_disk_stops_its_node_and_no_other() {
 async fn a_log_that_cannot_be_synced_is_never_acknowledged_from_again() {
     let dir = scratch();
     let (place, broken, mut driver) = broken_leader(dir.path(), "sync 5", "log/", number("SEED", 22));
-    let log = place.log().unwrap();
-    assert!(log.contains("Input/output error"), "the log says why:\n{log}");
+    says_why(&place, broken, "Input/output error");
     // The disk says that all is well again. The kernel has forgotten what it could not write; the node must not.
     place.faults("").unwrap();
     let before = place.marks().unwrap().len();
