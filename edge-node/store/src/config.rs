@@ -46,6 +46,11 @@ pub struct StoreConfig {
     pub snapshot_every: u64,
     /// Raft entries kept behind a snapshot, so that a node that was away shortly catches up by log.
     pub log_keep: u64,
+    /// A file of the log is ended at this size. The one being written is also in memory.
+    pub log_chunk_bytes_max: usize,
+    /// Names the present boot of the machine. What was written but not synced is there as long as it is the same: a crash
+    /// of the process keeps it, a power cut does not.
+    pub boot_id: String,
     /// Largest snapshot that is accepted from a peer, in bytes.
     pub snapshot_bytes_max: u64,
     /// Memory for sled's pages and decoded profiles together.
@@ -74,6 +79,8 @@ impl StoreConfig {
             note_linger_ms: 25,
             snapshot_every: 20_000,
             log_keep: 5_000,
+            log_chunk_bytes_max: 16 * 1024 * 1024,
+            boot_id: crate::durable::boot_id(),
             snapshot_bytes_max: 16 * 1024 * 1024 * 1024,
             cache_bytes: 256 * 1024 * 1024,
             outbox_len_max: 1_000_000,
@@ -106,6 +113,7 @@ impl StoreConfig {
             ),
             ((1..=1 << 20).contains(&self.note_queue_len_max), "note_queue_len_max: 1 to 1048576"),
             (self.snapshot_every > 0, "snapshot_every must not be 0"),
+            ((4096..=1 << 30).contains(&self.log_chunk_bytes_max), "log_chunk_bytes_max: 4 KiB to 1 GiB"),
             (self.snapshot_bytes_max > 0, "snapshot_bytes_max must not be 0"),
             (self.cache_bytes >= 16 * 1024 * 1024, "cache_bytes: 16 MiB or more"),
             ((1..=hard).contains(&self.outbox_len_max), "outbox_len_max: 1 to machine::OUTBOX_LEN_MAX"),

@@ -15,37 +15,12 @@ use crate::error::StoreError;
 pub const TMP: &str = "tmp";
 /// Layout of a node's folder.
 const LAYOUT: u32 = 1;
-/// Files of a log that may hold what was never synced: the one being written, and the one before it.
-const REWRITTEN_LEN: usize = 2;
 /// Largest of the small files: the pins.
 const MARK_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Makes the names in a folder durable.
 pub fn sync_dir(dir: &Path) -> Result<(), StoreError> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| StoreError::io("sync", dir, e))
-}
-
-/// Makes durable what the page cache holds of the files in a folder, whoever wrote them. The newest are written anew: after
-/// a sync that failed the kernel takes their pages for clean, and another sync writes nothing (Rebello et al., "Can
-/// Applications Recover from fsync Failures?", 2020).
-pub fn settle_files(dir: &Path) -> Result<(), StoreError> {
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(dir).map_err(|e| StoreError::io("list", dir, e))? {
-        paths.push(entry.map_err(|e| StoreError::io("list", dir, e))?.path());
-    }
-    // Names carry the position with leading zeros: the newest are the last.
-    paths.sort();
-    let older = paths.len().saturating_sub(REWRITTEN_LEN);
-    for path in &paths[..older] {
-        File::open(path).and_then(|file| file.sync_all()).map_err(|e| StoreError::io("sync", path, e))?;
-    }
-    let copy = dir.with_extension(TMP);
-    for path in &paths[older..] {
-        let copied = fs::copy(path, &copy).and_then(|_| File::open(&copy)?.sync_all());
-        copied.map_err(|e| StoreError::io("copy", path, e))?;
-        fs::rename(&copy, path).map_err(|e| StoreError::io("rename", &copy, e))?;
-    }
-    sync_dir(dir)
 }
 
 /// Makes a folder and its name durable.

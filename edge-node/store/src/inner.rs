@@ -16,7 +16,7 @@ use transport::Dialer;
 
 use crate::commit::{Committer, Router};
 use crate::config::StoreConfig;
-use crate::durable::{self, Folder};
+use crate::durable::Folder;
 use crate::error::StoreError;
 use crate::freshness::Freshness;
 use crate::leadership;
@@ -281,8 +281,14 @@ async fn open_storage(
         let folder = Folder::open(&config.dir, &config.pop, config.node)?;
         let pins = Pins::open(&folder.pins, folder.incarnation)?;
         let durable = Arc::new(AtomicU64::new(0));
-        let log = LogStore::open(&folder, Arc::clone(&durable), metrics.clone())?;
-        let (cache_bytes, proven, boot) = (config.cache_bytes, log.last_index(), durable::boot_id());
+        let log = LogStore::open(
+            &folder,
+            config.log_chunk_bytes_max,
+            &config.boot_id,
+            Arc::clone(&durable),
+            metrics.clone(),
+        )?;
+        let (cache_bytes, proven, boot) = (config.cache_bytes, log.last_index(), config.boot_id);
         let machine = Machine::open(StateConfig { folder, cache_bytes, proven, boot, durable }, metrics)?;
         Ok((log, machine, pins))
     };

@@ -5,6 +5,8 @@
 //! vote, a truncation and a purge return when theirs has. The newest entries are in memory: replication and applying
 //! read them there, and only a node that was away long makes the disk read.
 
+mod mark;
+mod mend;
 pub mod tail;
 pub mod wal;
 mod writer;
@@ -55,8 +57,14 @@ impl LogStore {
     ///
     /// # Errors
     /// [`StoreError::LogDamaged`] where it cannot be read: the node must not vote any more under its id.
-    pub fn open(folder: &Folder, purge_max: Arc<AtomicU64>, metrics: Metrics) -> Result<Self, StoreError> {
-        let wal = wal::open(&folder.log)?;
+    pub fn open(
+        folder: &Folder,
+        chunk_bytes_max: usize,
+        boot: &str,
+        purge_max: Arc<AtomicU64>,
+        metrics: Metrics,
+    ) -> Result<Self, StoreError> {
+        let wal = wal::open(&folder.log, chunk_bytes_max, boot)?;
         let tail = Tail::new(wal.numbers());
         if let Some(last) = tail.last() {
             metrics.last_log_index.set(last.index.try_into().unwrap_or(i64::MAX));

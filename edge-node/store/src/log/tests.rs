@@ -1,3 +1,6 @@
+mod crashes;
+mod model;
+
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,6 +12,9 @@ use proto::{NodeId, Offset, PopId};
 
 use super::*;
 use crate::types::{Batch, Membership};
+
+const CHUNK_BYTES: usize = 16 << 20;
+const BOOT: &str = "this boot";
 
 struct Disk {
     dir: tempfile::TempDir,
@@ -25,9 +31,13 @@ impl Disk {
 }
 
 fn open(dir: &Path) -> Result<LogStore, StoreError> {
+    open_after_boot(dir, BOOT)
+}
+
+fn open_after_boot(dir: &Path, boot: &str) -> Result<LogStore, StoreError> {
     let folder = Folder::open(dir, &PopId::new("pop").unwrap(), NodeId(1)).unwrap();
     let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
-    LogStore::open(&folder, Arc::new(AtomicU64::new(u64::MAX)), metrics)
+    LogStore::open(&folder, CHUNK_BYTES, boot, Arc::new(AtomicU64::new(u64::MAX)), metrics)
 }
 
 fn id(term: u64, index: u64) -> LogId {
@@ -202,7 +212,7 @@ async fn nothing_is_purged_beyond_the_durable_snapshot() {
     let dir = tempfile::tempdir().unwrap();
     let folder = Folder::open(dir.path(), &PopId::new("pop").unwrap(), NodeId(1)).unwrap();
     let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
-    let mut log = LogStore::open(&folder, Arc::new(AtomicU64::new(3)), metrics).unwrap();
+    let mut log = LogStore::open(&folder, CHUNK_BYTES, BOOT, Arc::new(AtomicU64::new(3)), metrics).unwrap();
     log.blocking_append(entries(1, 0..10)).await.unwrap();
     assert!(log.purge(id(1, 4)).await.is_err());
     log.purge(id(1, 3)).await.unwrap();

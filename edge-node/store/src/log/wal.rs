@@ -11,19 +11,19 @@ use openraft::storage::IOFlushed;
 use prometheus::Histogram;
 use proto::codec;
 use raft_log::api::raft_log_writer::RaftLogWriter;
-use raft_log::codeq::{Decode, Encode};
-use raft_log::{Config, RaftLog};
+use raft_log::chunked_wal::ChunkedWal;
+use raft_log::codeq::{Decode, Encode, Span};
+use raft_log::{Config, RaftLog, RaftWalTypes, Segment};
 use tokio::sync::oneshot;
 
+use super::mark::{Known, Mark};
+use super::mend::mend;
 use super::tail::{Numbers, size};
-use crate::durable;
 use crate::error::StoreError;
 use crate::types::{Batch, Entry, LogId, Types, Vote};
 
-/// A chunk of the log. raft-log holds the chunk being written in memory as well, so it is not large.
-const CHUNK_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// What raft-log keeps in memory beyond that: nothing, the tail does.
-const CACHE_BYTES: usize = 1024;
+/// No record is shorter.
+const RECORD_BYTES_MIN: usize = 32;
 /// Buffer of the sequential read at start.
 const READ_BUFFER_BYTES: usize = 1024 * 1024;
 /// Writes that wait for the disk; the log's thread waits where it is full.
@@ -55,7 +55,12 @@ pub trait Wal: Send {
 }
 
 /// The log on files.
-struct Files(RaftLog<WalTypes>);
+struct Files {
+    wal: RaftLog<WalTypes>,
+    mark: Arc<Mark>,
+    /// The log's end, in bytes since its beginning.
+    end: u64,
+}
 
 /// raft-log's types, as we fill them in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,7 +71,7 @@ impl raft_log::Types for WalTypes {
     type LogId = (u64, u64);
     type LogPayload = Payload;
     type Vote = WalVote;
-    type Callback = Flushed;
+    type Callback = Synced;
     type UserData = u64;
 
     fn log_index(id: &Self::LogId) -> u64 {
@@ -78,34 +83,58 @@ impl raft_log::Types for WalTypes {
     }
 }
 
-/// Opens the log, or begins an empty one. A record that was cut off at the end is dropped: nobody was told it is there.
-pub fn open(dir: &Path) -> Result<Box<dyn Wal>, StoreError> {
+/// Opens the log, or begins an empty one, with the mark beside it. What it then holds is on the disk. A record that was
+/// cut off at the end is dropped: nobody was told it is there.
+pub fn open(dir: &Path, chunk_bytes_max: usize, boot: &str) -> Result<Box<dyn Wal>, StoreError> {
     #[cfg(feature = "sim")]
     if let Some(host) = crate::sim::Host::current() {
         return Ok(Box::new(host.disk().log()));
     }
-    // What a killed process wrote but did not sync is in the page cache. Raft takes what it reads here as durable, and counts
-    // it towards a majority: so it is made durable first.
-    durable::settle_files(dir)?;
     let text = dir.to_str().ok_or(StoreError::Config("dir must be UTF-8"))?;
     let mut config = Config::new(text);
-    config.log_cache_capacity = Some(CACHE_BYTES);
-    config.wal.chunk_max_size = Some(CHUNK_BYTES_MAX);
+    // raft-log reads the file being written from memory only, and takes for another file's what has no higher id than that
+    // one's last: after a truncation that may be entries of this one. So memory holds a whole file of them.
+    config.log_cache_capacity = Some(chunk_bytes_max + PAYLOAD_BYTES_MAX as usize);
+    config.log_cache_max_items = Some(chunk_bytes_max / RECORD_BYTES_MIN);
+    config.wal.chunk_max_size = Some(chunk_bytes_max);
     config.wal.read_buffer_size = Some(READ_BUFFER_BYTES);
     config.wal.flush_queue_max_bytes = Some(QUEUE_BYTES_MAX);
     // Groups are made before the log; to wait for more company would only be late.
     config.wal.flush_batch_wait = Some(Duration::ZERO);
     config.wal.truncate_incomplete_record = Some(true);
-    let opened = RaftLog::open(Arc::new(config)).map_err(|error| match error.kind() {
+    let mark = dir.with_extension("mark");
+    if let Some(known) = Known::read(&mark)? {
+        let lock = ChunkedWal::<RaftWalTypes<WalTypes>>::acquire_lock(&config.wal);
+        let _lock = lock.map_err(|e| StoreError::io("lock", dir, e))?;
+        mend(dir, &known, boot)?;
+    }
+    let mut wal = RaftLog::open(Arc::new(config)).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::PermissionDenied => StoreError::io("lock", dir, error),
         _ => StoreError::LogDamaged(error),
     })?;
-    Ok(Box::new(Files(opened)))
+    let synced = wal.flush(true, None).and_then(|()| wal.wait_worker_idle());
+    synced.map_err(|e| StoreError::io("sync", dir, e))?;
+    let end = wal.stat().open_chunk.global_end;
+    let mark = Arc::new(Mark::begin(&mark, boot, end)?);
+    Ok(Box::new(Files { wal, mark, end }))
+}
+
+impl Files {
+    /// Writes, and remembers where the log ends. An error is raft-log's own reason, not that its thread has ended.
+    fn write(&mut self, write: impl FnOnce(&mut RaftLog<WalTypes>) -> io::Result<Segment>) -> io::Result<()> {
+        match write(&mut self.wal) {
+            Ok(written) => {
+                self.end = written.end().0;
+                Ok(())
+            }
+            Err(error) => Err(self.wal.wait_worker_idle().err().unwrap_or(error)),
+        }
+    }
 }
 
 impl Wal for Files {
     fn numbers(&self) -> Numbers {
-        let state = self.0.log_state();
+        let state = self.wal.log_state();
         let [last, purged, committed] =
             [state.last(), state.purged(), state.committed()].map(|id| id.copied().map(id_of_wal));
         Numbers { last, purged, committed, vote: state.vote().copied().map(Vote::from) }
@@ -113,29 +142,29 @@ impl Wal for Files {
 
     fn append(&mut self, entries: &[Entry]) -> io::Result<()> {
         let records = entries.iter().map(|entry| (id_to_wal(entry.log_id), Payload::of(entry)));
-        self.0.append(records).map(drop)
+        self.write(|wal| wal.append(records))
     }
 
     fn save_vote(&mut self, vote: Vote) -> io::Result<()> {
-        self.0.save_vote(vote.into()).map(drop)
+        self.write(|wal| wal.save_vote(vote.into()))
     }
 
     fn save_committed(&mut self, id: LogId) -> io::Result<()> {
-        self.0.commit(id_to_wal(id)).map(drop)
+        self.write(|wal| wal.commit(id_to_wal(id)))
     }
 
     fn truncate(&mut self, next: u64) -> io::Result<()> {
-        self.0.truncate(next).map(drop)
+        self.write(|wal| wal.truncate(next))
     }
 
     fn purge(&mut self, upto: LogId) -> io::Result<()> {
-        self.0.purge(id_to_wal(upto)).map(drop)
+        self.write(|wal| wal.purge(id_to_wal(upto)))
     }
 
     fn read(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
         let mut entries = Vec::new();
         let mut bytes = 0;
-        for record in self.0.read(start, end) {
+        for record in self.wal.read(start, end) {
             let (id, payload) = record?;
             let entry = payload.into_entry(id)?;
             bytes += size(&entry);
@@ -148,11 +177,16 @@ impl Wal for Files {
     }
 
     fn flush(&mut self, flushed: Option<Flushed>) -> io::Result<()> {
-        self.0.flush(flushed.is_some(), flushed)
+        let synced = flushed.map(|flushed| Synced { flushed, end: self.end, mark: Arc::clone(&self.mark) });
+        let asked = self.wal.flush(synced.is_some(), synced);
+        asked.map_err(|error| self.wal.wait_worker_idle().err().unwrap_or(error))
     }
 
     fn stop(mut self: Box<Self>) -> io::Result<()> {
-        self.0.flush(true, None).and_then(|()| self.0.wait_worker_idle())
+        self.wal.flush(true, None)?;
+        self.wal.wait_worker_idle()?;
+        self.mark.advance(self.end);
+        self.mark.sync()
     }
 }
 
@@ -284,12 +318,30 @@ pub enum Who {
     Asker(oneshot::Sender<io::Result<()>>),
 }
 
-impl raft_log::Callback for Flushed {
-    fn send(self, result: io::Result<()>) {
+impl Flushed {
+    /// Tells.
+    pub fn tell(self, result: io::Result<()>) {
         self.seconds.observe(self.since.elapsed().as_secs_f64());
         match self.who {
             Who::Raft(callback) => callback.io_completed(result),
             Who::Asker(done) => drop(done.send(result)),
         }
+    }
+}
+
+/// What raft-log calls when fdatasync has returned.
+pub struct Synced {
+    flushed: Flushed,
+    /// The log's end when it was asked for.
+    end: u64,
+    mark: Arc<Mark>,
+}
+
+impl raft_log::Callback for Synced {
+    fn send(self, result: io::Result<()>) {
+        if result.is_ok() {
+            self.mark.advance(self.end);
+        }
+        self.flushed.tell(result);
     }
 }

@@ -119,7 +119,7 @@ impl Wal for SimLog {
         runtime::spawn(async move {
             tokio::time::sleep_until(at).await;
             let synced = lock(&disk.shared).sync(upto);
-            raft_log::Callback::send(flushed, synced);
+            flushed.tell(synced);
         });
         Ok(())
     }

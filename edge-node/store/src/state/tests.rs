@@ -106,7 +106,9 @@ fn openrafts_suite() {
             let dir = tempfile::tempdir().unwrap();
             let folder = Folder::open(dir.path(), &PopId::new("pop").unwrap(), NodeId(1)).unwrap();
             let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
-            let log = LogStore::open(&folder, Arc::new(AtomicU64::new(u64::MAX)), metrics).unwrap();
+            let log =
+                LogStore::open(&folder, 16 << 20, "this boot", Arc::new(AtomicU64::new(u64::MAX)), metrics)
+                    .unwrap();
             let machine = open(dir.path(), "boot", u64::MAX);
             Ok((dir, log, machine))
         }

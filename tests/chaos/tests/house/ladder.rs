@@ -29,7 +29,12 @@ const ALLOWED: &[(&str, &str, &[&str])] = &[
     ("service", "deploy/service", &[]),
     ("rockpool", "deploy/cli", &["proto", "transport", "dataset", "client-sdk", "service"]),
     ("workspace-hack", "deploy/workspace-hack", &[]),
-    ("chaos", "tests/chaos", &["proto", "transport", "edge-store", "edge-uplink", "edge-node"]),
+    (
+        "chaos",
+        "tests/chaos",
+        &["proto", "transport", "edge-store", "edge-uplink", "edge-node", "faulty-disk"],
+    ),
+    ("faulty-disk", "tests/chaos/disk", &[]),
 ];
 
 /// Foreign crates that only one of ours may name.
