@@ -4,11 +4,13 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/rockpool/target
 BIN := $(CARGO_TARGET_DIR)/debug
 JSON_FLAG = $(if $(JSON),--json $(abspath $(JSON)))
 
+CHAOS := $(BIN)/rockpool-chaos
+
 .DEFAULT_GOAL := help
-.PHONY: help up test bench bench-raft evaluate fmt lint fuzz release clean data bins
+.PHONY: help up test chaos chaos-planted bench bench-raft evaluate fmt lint fuzz release clean data bins chaos-bins
 
 help: ## List what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  JSON=FILE with up, bench, bench-raft and evaluate writes the figures; ARGS=... passes further options on."
 
 up: data bins ## Start a cloud and three edge nodes with real data, and see them at work
@@ -17,6 +19,13 @@ up: data bins ## Start a cloud and three edge nodes with real data, and see them
 test: data ## Build and run every test
 	cargo build --workspace --all-targets
 	cargo test --workspace
+
+chaos: chaos-bins ## Break everything for most of an hour: SEEDS (10000) simulations, CUTS (1000) power cuts
+	$(CHAOS) fuzz --seed $(or $(SEED),1) --count $(or $(SEEDS),10000) $(JSON_FLAG)
+	$(CHAOS) power-cuts --seed $(or $(SEED),1) --count $(or $(CUTS),1000)
+
+chaos-planted: chaos-bins ## Switch on planted bugs, one after the other, and see that each is caught
+	$(CHAOS) planted
 
 bench: data bins ## Measure latency: 2,000 clients, 2,000 recommendations a second, everything on this machine
 	$(BIN)/rockpool bench $(JSON_FLAG) $(ARGS)
@@ -40,7 +49,7 @@ fuzz: ## Fuzz the decoders for SECONDS (60) each
 	cd proto/fuzz && ./run.sh $(or $(SECONDS),60)
 
 release: ## Build with link-time optimisation
-	cargo build --workspace --bins --release
+	cargo build -p rockpool -p edge-node -p cloud -p training --bins --release
 
 clean: ## Remove what was built (fetched data stays in ~/.cache/rockpool)
 	cargo clean
@@ -50,3 +59,6 @@ data:
 
 bins:
 	cargo build -p rockpool -p edge-node -p cloud --bins
+
+chaos-bins:
+	cargo build -p chaos -p faulty-disk -p edge-node -p cloud -p rockpool --bins --lib

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use chaos::{fuzz, planted, sim};
+use chaos::{fuzz, planted, power, sim};
 use clap::{Parser, Subcommand};
 
 /// Breaks Rockpool in every way that its neighbours in the field have been broken, and sees whether its promises hold.
@@ -44,6 +44,15 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Cut the power of real stores on recorded disks, and see that nothing acknowledged is lost
+    PowerCuts {
+        /// The first seed
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How many cuts
+        #[arg(long, default_value_t = 100)]
+        count: u64,
+    },
     /// Simulate one seed, in this process, and print its outcome as JSON
     Simulate {
         /// The seed
@@ -72,6 +81,13 @@ fn main() -> anyhow::Result<ExitCode> {
             print(&report.to_string());
             let all = report.caught() == report.bugs.len();
             Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::PowerCuts { seed, count } => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let report = runtime.block_on(power::run(seed, count, |report| print(&report.to_string())))?;
+            print(&report.to_string());
+            let shown = report.is_clean() && report.missing().is_empty();
+            Ok(if shown { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Simulate { seed, trace } => {
             entropy::seed(seed);

@@ -1,21 +1,19 @@
 //! What can go wrong, drawn from the seed. Every fault ends: at its own time, or when the chaos does.
 
+mod cut;
+mod members;
+
 use std::time::Duration;
 
 use edge_store::sim::{Failing, Loss};
-use proto::NodeId;
-use proto::peer::MemberChange;
 use rand::RngExt as _;
 use rand::seq::SliceRandom as _;
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use super::cloud;
-use super::machine::{address, host_name};
+use super::machine::host_name;
 use super::world::World;
-
-/// How long a change of members may take once nothing stands in its way.
-const CHANGE_WITHIN: Duration = Duration::from_secs(130);
+use members::Change;
 
 /// What can go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -136,13 +134,6 @@ pub struct Ongoing {
     change: Option<Change>,
 }
 
-#[derive(Debug)]
-struct Change {
-    what: MemberChange,
-    /// Somebody who was asked for it.
-    task: Option<JoinHandle<bool>>,
-}
-
 impl World {
     /// Injects faults until a time, and ends those whose time has come.
     pub async fn chaos(&mut self, until: Instant) {
@@ -224,8 +215,8 @@ impl World {
         match fault {
             Fault::Pause => {
                 self.machines[&node].process.as_ref()?.host.pause();
-                // Half to three elections of 0.6 s, as defaults are.
-                self.later(300, 1_800, Undo::Resume(node));
+                // Half to three elections: lease and timeout, as the defaults are.
+                self.later(300, 2_400, Undo::Resume(node));
             }
             Fault::PowerCut => {
                 let lost = self.cut_power(node);
@@ -260,72 +251,6 @@ impl World {
             self.later(200, 3_000, Undo::Boot(node, false));
         }
         Some(format!("nodes {nodes:?}, {lost} writes lost"))
-    }
-
-    fn partition(&mut self, pairs: Vec<(String, String)>, min_ms: u64, max_ms: u64) {
-        pairs.iter().for_each(|(from, to)| self.setting.network.partition(from, to));
-        self.later(min_ms, max_ms, Undo::Heal(pairs));
-    }
-
-    /// Both directions between a node and all others.
-    fn around(&self, node: u64) -> Vec<(String, String)> {
-        let others = self.machines.keys().filter(|other| **other != node);
-        others
-            .flat_map(|other| {
-                let (a, b) = (host_name(node), host_name(*other));
-                [(a.clone(), b.clone()), (b, a)]
-            })
-            .collect()
-    }
-
-    fn cut(&mut self, fault: Fault) -> Option<String> {
-        let nodes = self.shuffled();
-        let (&first, &second) = (nodes.first()?, nodes.get(1)?);
-        match fault {
-            Fault::PartitionOneWay => {
-                self.partition(vec![(host_name(first), host_name(second))], 300, 4_000);
-                Some(format!("from node {first} to node {second}"))
-            }
-            Fault::PartitionLeader | Fault::PartitionDeafLeader => {
-                let leader = self.leader()?;
-                let mut pairs = self.around(leader);
-                if fault == Fault::PartitionDeafLeader {
-                    pairs.retain(|(_, to)| *to == host_name(leader));
-                }
-                self.partition(pairs, 500, 5_000);
-                Some(format!("node {leader}"))
-            }
-            Fault::PartitionBridge => {
-                let (left, right) = nodes[1..].split_at((nodes.len() - 1) / 2);
-                let pairs =
-                    left.iter().flat_map(|l| right.iter().map(move |r| (host_name(*l), host_name(*r))));
-                let pairs = pairs.flat_map(|(l, r)| [(l.clone(), r.clone()), (r, l)]).collect();
-                self.partition(pairs, 500, 5_000);
-                Some(format!("{left:?} and {right:?} meet at node {first}"))
-            }
-            Fault::PartitionFlapping => {
-                let times = self.random.random_range(4..16);
-                self.later(1, 2, Undo::Flap(first, true, times));
-                Some(format!("node {first}, {times} times"))
-            }
-            Fault::PartitionSwizzle => {
-                let mut some = nodes;
-                let len = self.random.random_range(1..=some.len());
-                some.truncate(len);
-                for node in &some {
-                    let pairs = self.around(*node);
-                    self.partition(pairs, 300, 4_000);
-                }
-                Some(format!("{some:?}"))
-            }
-            _ => {
-                for other in &nodes[1..] {
-                    self.setting.network.drop_links(&host_name(first), &host_name(*other));
-                }
-                self.setting.network.drop_links(&host_name(first), cloud::HOST);
-                Some(format!("node {first}"))
-            }
-        }
     }
 
     fn hit_disk(&mut self, fault: Fault) -> Option<String> {
@@ -481,79 +406,5 @@ impl World {
         self.restart_ended().await;
         self.see_change_through().await;
         self.watch.note(|| "the last fault is over".to_owned());
-    }
-
-    /// One change of members at a time; the next waits until the one before is seen through.
-    async fn change_members(&mut self, fault: Fault) -> Option<String> {
-        if let Some(change) = self.ongoing.change.as_mut() {
-            if change.task.as_ref().is_none_or(JoinHandle::is_finished) {
-                self.see_through_once().await;
-            }
-            return None;
-        }
-        let change = match fault {
-            Fault::MemberJoins if self.machines.len() < 6 => {
-                let node = self.add_machine();
-                self.boot(node).await;
-                MemberChange::Join { node: NodeId(node), address: address(node) }
-            }
-            Fault::MemberLeaves if self.machines.len() > 3 => {
-                MemberChange::Leave { node: NodeId(self.any_running()?) }
-            }
-            _ => return None,
-        };
-        let what = format!("{change:?}");
-        let task = self.ask_for(&change);
-        self.ongoing.change = Some(Change { what: change, task });
-        Some(what)
-    }
-
-    /// Asks some node for a change; none where no other node runs.
-    fn ask_for(&self, change: &MemberChange) -> Option<JoinHandle<bool>> {
-        let subject = subject(change);
-        let running = self.running();
-        let (_, process) = running.iter().find(|(node, _)| *node != subject)?;
-        let (store, asked) = (process.store.clone(), change.clone());
-        Some(process.host.spawn(async move { store.member(asked).await.is_ok() }))
-    }
-
-    /// Waits for the change that is asked for. One whose outcome is unknown is asked for again.
-    async fn see_through_once(&mut self) {
-        let Some(Change { what, task }) = self.ongoing.change.take() else { return };
-        let done = match task {
-            Some(task) => matches!(timeout(CHANGE_WITHIN, task).await, Ok(Ok(true))),
-            None => false,
-        };
-        self.watch.note(|| format!("{what:?}: {done}"));
-        match what {
-            MemberChange::Leave { node } if done => self.remove(node.0),
-            MemberChange::Join { .. } if done => {}
-            what => {
-                let task = self.ask_for(&what);
-                self.ongoing.change = Some(Change { what, task });
-            }
-        }
-    }
-
-    async fn see_change_through(&mut self) {
-        while self.ongoing.change.is_some() {
-            self.see_through_once().await;
-            sleep(Duration::from_millis(100)).await;
-        }
-    }
-
-    /// The node has left: its machine is switched off for good.
-    fn remove(&mut self, node: u64) {
-        self.kill(node);
-        self.machines.remove(&node);
-        self.ongoing
-            .undo
-            .retain(|(_, undo)| !matches!(undo, Undo::Boot(n, _) | Undo::Flap(n, ..) | Undo::CutPower(n) if *n == node));
-    }
-}
-
-fn subject(change: &MemberChange) -> u64 {
-    match change {
-        MemberChange::Join { node, .. } | MemberChange::Leave { node } => node.0,
     }
 }
