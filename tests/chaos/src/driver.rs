@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::pop::FIRST_BOOT;
 use crate::serials::{MARKS, Mark};
 
 /// Nothing here takes this long, even on a busy machine.
@@ -30,6 +31,8 @@ pub struct Orders {
     pub writers: u64,
     /// What is done besides.
     pub stir: Stir,
+    /// The boot of the machine that the nodes are to believe in.
+    pub boot: String,
     /// SIGKILL in the place of the so-manieth call that changes the disk.
     pub kill_at: Option<u64>,
 }
@@ -37,7 +40,16 @@ pub struct Orders {
 impl Orders {
     /// Everything that a PoP does, on so many nodes, until it is told to end.
     pub fn busy(nodes: u64, seed: u64) -> Self {
-        Self { nodes, seed, first: 1, writes: 0, writers: 2, stir: Stir::All, kill_at: None }
+        Self {
+            nodes,
+            seed,
+            first: 1,
+            writes: 0,
+            writers: 2,
+            stir: Stir::All,
+            boot: FIRST_BOOT.into(),
+            kill_at: None,
+        }
     }
 }
 
@@ -218,6 +230,7 @@ pub fn command(place: &Place, orders: &Orders) -> Result<Command> {
         .args(["--nodes", &number(orders.nodes), "--seed", &number(orders.seed)])
         .args(["--first", &number(orders.first), "--writes", &number(orders.writes)])
         .args(["--writers", &number(orders.writers), "--stir", orders.stir.as_str()])
+        .args(["--boot", &orders.boot])
         .env("LD_PRELOAD", library)
         .env("FAULTY_DISK_ROOT", place.root())
         .env("FAULTY_DISK_TRACE", place.trace())

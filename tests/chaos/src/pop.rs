@@ -22,6 +22,15 @@ const SEAL_BYTES: usize = 16;
 /// Pause between two looks at a condition.
 const PAUSE: Duration = Duration::from_millis(2);
 
+/// The boot in which everything begins.
+pub const FIRST_BOOT: &str = "boot 1";
+
+/// The boot after a boot.
+pub fn next_boot(boot: &str) -> String {
+    let number = boot.rsplit(' ').next().and_then(|number| number.parse::<u64>().ok()).unwrap_or(0);
+    format!("boot {}", number + 1)
+}
+
 /// What a node must not take back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Promise {
@@ -61,7 +70,9 @@ pub struct Settings {
     pub log_chunk_bytes_max: usize,
     /// Shortest election timeout; the longest is twice that.
     pub election_ms: u64,
-    /// Nodes whose machine was started anew since they last ran.
+    /// The boot of the machine in which the nodes run.
+    pub boot: String,
+    /// Nodes that run in a later one.
     pub rebooted: BTreeSet<u64>,
     /// Who hears of promises.
     pub witness: Witness,
@@ -77,6 +88,7 @@ impl Settings {
             log_keep: 10,
             log_chunk_bytes_max: 48 * 1024,
             election_ms: 250,
+            boot: FIRST_BOOT.into(),
             rebooted: BTreeSet::new(),
             witness,
         }
@@ -124,9 +136,10 @@ impl Pop {
         config.heartbeat_ms = self.settings.election_ms / 5;
         config.election_min_ms = self.settings.election_ms;
         config.election_max_ms = self.settings.election_ms * 2;
-        if self.settings.rebooted.contains(&node) {
-            config.boot_id = "another boot".into();
-        }
+        config.boot_id = match self.settings.rebooted.contains(&node) {
+            true => next_boot(&self.settings.boot),
+            false => self.settings.boot.clone(),
+        };
         config.cache_bytes = 16 << 20;
         config.snapshot_every = self.settings.snapshot_every;
         config.log_keep = self.settings.log_keep;

@@ -28,6 +28,8 @@ const OUTBOX_BYTES: usize = 64 << 20;
 /// What a run says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mark {
+    /// The boot of the machine in which the process runs.
+    Boot(String),
     /// All nodes run and one leads.
     Up,
     /// So many events from a serial on are acknowledged, through a node.
@@ -58,6 +60,7 @@ impl Mark {
     /// As a line.
     pub fn line(&self) -> String {
         match self {
+            Mark::Boot(boot) => format!("boot {boot}\n"),
             Mark::Up => "up\n".into(),
             Mark::Acked { first, count, node } => format!("acked {first} {count} {node}\n"),
             Mark::Revision(revision) => format!("revision {revision}\n"),
@@ -79,6 +82,9 @@ impl Mark {
         if word == "refused" {
             let (node, reason) = rest.split_once(' ').unwrap_or((rest, ""));
             return Ok(Mark::Refused { node: node.parse()?, reason: reason.into() });
+        }
+        if word == "boot" {
+            return Ok(Mark::Boot(rest.into()));
         }
         let numbers: Vec<u64> = rest.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
         Ok(match (word, numbers.as_slice()) {
@@ -119,6 +125,8 @@ impl Marks {
 /// What was promised up to a moment.
 #[derive(Debug, Clone, Default)]
 pub struct Promised {
+    /// The boot in which all this was; none was named: the first.
+    pub boot: Option<String>,
     /// Serials of events that were acknowledged.
     pub acked: BTreeSet<u64>,
     /// The newest bundle that was active.
@@ -135,10 +143,15 @@ impl Promised {
     /// Takes in a mark.
     pub fn note(&mut self, mark: &Mark) {
         match mark {
+            Mark::Boot(boot) => self.boot = Some(boot.clone()),
             Mark::Acked { first, count, .. } => self.acked.extend(*first..first + count),
             Mark::Revision(revision) => self.revision = self.revision.max(*revision),
             Mark::Promise(Promise::Vote { node, term, candidate }) => self.vote(*node, *term, *candidate),
             Mark::Promise(Promise::Leads { node, term }) => self.vote(*node, *term, *node),
+            // As a store that does not open says it.
+            Mark::Refused { node, reason } if reason.starts_with("Corrupt") => {
+                self.contradictions.push(format!("node {node}: {reason}"));
+            }
             Mark::Up | Mark::Refused { .. } | Mark::Done => {}
         }
     }
@@ -149,7 +162,8 @@ impl Promised {
         let votes = self.votes.iter().map(|((node, term), candidate)| {
             Mark::Promise(Promise::Vote { node: *node, term: *term, candidate: *candidate })
         });
-        acked.chain(votes).chain([Mark::Revision(self.revision)]).collect()
+        let boot = self.boot.iter().cloned().map(Mark::Boot);
+        acked.chain(votes).chain([Mark::Revision(self.revision)]).chain(boot).collect()
     }
 
     fn vote(&mut self, node: u64, term: u64, candidate: u64) {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use chaos::driver::Stir;
-use chaos::pop::{Pop, Settings};
+use chaos::pop::{FIRST_BOOT, Pop, Settings};
 use chaos::serials::{Mark, Marks, track};
 use clap::Parser;
 use edge_store::{Store, StoreError};
@@ -48,6 +48,9 @@ struct Arguments {
     /// Acknowledged writes after which it ends by itself; 0: it goes on until told.
     #[arg(long, default_value_t = 0)]
     writes: u64,
+    /// The boot of the machine that the nodes are to believe in.
+    #[arg(long, default_value = FIRST_BOOT)]
+    boot: String,
     /// Writers a node.
     #[arg(long, default_value_t = 2)]
     writers: u64,
@@ -82,6 +85,8 @@ async fn main() -> Result<()> {
         arguments.seed,
         Arc::new(move |promise| witness.say(&Mark::Promise(promise))),
     );
+    settings.boot.clone_from(&arguments.boot);
+    marks.say(&Mark::Boot(arguments.boot.clone()));
     if arguments.stir == Stir::Nothing {
         // No file is ended, and nobody is elected because the machine was busy: both cost a sync.
         settings.log_chunk_bytes_max = 16 << 20;

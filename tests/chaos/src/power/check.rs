@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::disk::File;
 use super::recording::{Moment, mark};
-use crate::pop::{Pop, Settings};
+use crate::pop::{FIRST_BOOT, Pop, Settings};
 use crate::serials::{Mark, Promised, all_counted, event};
 use crate::trace::{Kind, Record};
 
@@ -91,7 +91,8 @@ pub async fn check(
     let witness = Arc::new(move |promise| {
         notes.lock().unwrap_or_else(PoisonError::into_inner).note(&Mark::Promise(promise));
     });
-    let mut pop = Pop::new(dir, Settings { rebooted, ..Settings::busy(nodes, seed, witness) });
+    let boot = promised.boot.clone().unwrap_or_else(|| FIRST_BOOT.into());
+    let mut pop = Pop::new(dir, Settings { boot, rebooted, ..Settings::busy(nodes, seed, witness) });
     let held = hold(&mut pop, nodes, promised, &after).await;
     let refused = pop.refused().iter().map(|(node, error)| {
         let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));

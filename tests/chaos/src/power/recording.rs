@@ -51,13 +51,21 @@ pub fn record(
     random: &mut Rng,
 ) -> Result<Vec<u8>> {
     let place = Place::new(dir)?;
-    let mut first = 1;
+    let (mut first, mut boot) = (1, pop::FIRST_BOOT.to_owned());
     if let Some(image) = before {
-        let begin = baseline(&image.dir, &place, &image.promised)?;
-        fs::write(place.trace(), begin)?;
+        // The power was gone: what the nodes find is of another boot, also if it goes again before they have begun.
+        boot = pop::next_boot(image.promised.boot.as_ref().unwrap_or(&boot));
+        let promised = Promised { boot: Some(boot.clone()), ..image.promised.clone() };
+        fs::write(place.trace(), baseline(&image.dir, &place, &promised)?)?;
         first += image.promised.acked.last().map_or(0, |last| last + SERIALS_A_PROCESS);
     }
-    let orders = |first, kill_at, seed| Orders { first, writes, kill_at, ..Orders::busy(nodes, seed) };
+    let orders = |first, kill_at, seed| Orders {
+        first,
+        writes,
+        kill_at,
+        boot: boot.clone(),
+        ..Orders::busy(nodes, seed)
+    };
     if story == Story::Killed {
         let orders = orders(first, Some(random.u64(150..400 * nodes)), random.u64(..));
         let status = Driver::start(&place, &orders)?.ended()?;
