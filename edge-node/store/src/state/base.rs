@@ -81,8 +81,13 @@ pub fn open(config: &StateConfig, proven: u64) -> Result<TreeBase, StoreError> {
     #[cfg(feature = "sim")]
     if let Some(host) = crate::sim::Host::current() {
         let disk = host.disk().clone();
-        let tree = Tree::Memory(disk.map());
-        let heads = State::load(&tree)?.heads().clone();
+        let mut tree = Tree::Memory(disk.map());
+        let mut heads = State::load(&tree)?.heads().clone();
+        if heads.applied.is_some_and(|at| at.index > proven) {
+            let fresh = crate::sim::Map::default();
+            disk.adopt(fresh.clone());
+            (tree, heads) = (Tree::Memory(fresh), Heads::default());
+        }
         return Ok(TreeBase { trees: Trees::Memory(disk), tree, heads });
     }
     let path = config.folder.state.with_extension("mark");
