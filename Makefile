@@ -20,7 +20,7 @@ test: data ## Build and run every test
 	cargo build --workspace --all-targets
 	cargo test --workspace
 
-chaos: chaos-bins ## Break everything for most of an hour: SEEDS (10000) simulations, CUTS (1000) power cuts
+chaos: chaos-bins ## Break everything for long: SEEDS (10000) simulations, CUTS (1000) power cuts
 	$(CHAOS) fuzz --seed $(or $(SEED),1) --count $(or $(SEEDS),10000) $(JSON_FLAG)
 	$(CHAOS) power-cuts --seed $(or $(SEED),1) --count $(or $(CUTS),1000)
 
