@@ -39,8 +39,6 @@ pub struct Status {
     pub last_log: u64,
     /// Events that wait for the cloud.
     pub outbox: u64,
-    /// The active bundle.
-    pub revision: Revision,
     /// Who leads.
     pub leader: Option<NodeId>,
     /// Offset of the last event.
@@ -89,7 +87,8 @@ fn look_at(watch: &Watch, node: &Node, status: &Status) {
     if status.role == Role::Leader {
         watch.observe(&Fact::Leads { node: node.node, term: status.term });
     }
-    let (index, revision) = (status.applied, status.revision);
+    // A node says which bundle it serves from, not which one its state names at this index: of revisions this says nothing.
+    let (index, revision) = (status.applied, Revision(0));
     watch.observe(&Fact::Applied { node: node.node, life: node.life, index, revision });
 }
 
