@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::client::{Answer, Ask, ClientReply, ClientRequest, OpenSession, Recommend, Track};
+use proto::client::{Answer, Ask, ClientReply, ClientRequest, OpenSession, Recommend, ServedBy, Track};
 use proto::{DeviceId, Event, EventId, EventKind, ItemId, PopId, SessionToken, SlotId, TraceId, VisitorId};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng};
@@ -137,6 +137,11 @@ pub fn seen(answer: &Answer) -> Vec<Serial> {
     (0..ITEMS as u64).filter(|serial| !offered.contains(format!("i{serial}").as_str())).collect()
 }
 
+/// Whether an answer shows what its node knew, as its token asked. A node that has no bundle yet offers nothing to anybody.
+fn shows(answer: &Answer) -> bool {
+    answer.fresh && answer.served_by != ServedBy::Nothing
+}
+
 /// A client.
 pub struct Client {
     door: Door,
@@ -259,7 +264,7 @@ impl Client {
         };
         let began = self.watch.now();
         let Some(answer) = self.door.offered(&node, visitor, None).await else { return };
-        let Some(age_ms) = answer.age_ms.filter(|_| answer.fresh) else { return };
+        let Some(age_ms) = answer.age_ms.filter(|_| shows(&answer)) else { return };
         // The node says whole milliseconds.
         let age = Some(Duration::from_millis(age_ms + 1));
         self.watch.heard(answer.applied);
@@ -271,7 +276,7 @@ impl Client {
         let Some(node) = self.watch.any_node(&mut self.random) else { return };
         let began = self.watch.now();
         let Some(answer) = self.door.offered(&node, visitor, Some(token)).await else { return };
-        if answer.fresh {
+        if shows(&answer) {
             self.watch.heard(answer.applied);
             self.observe(&node, visitor, began, Consistency::Session, &answer);
         }
@@ -299,7 +304,7 @@ pub async fn read_linearizable(door: &mut Door, watch: &Watch, node: &Node, visi
     let began = watch.now();
     let horizon = watch.horizon();
     let Some(answer) = door.offered(node, visitor, Some(horizon)).await else { return false };
-    if !answer.fresh {
+    if !shows(&answer) {
         return false;
     }
     watch.heard(answer.applied);
