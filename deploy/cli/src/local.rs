@@ -67,6 +67,10 @@ pub struct Deployment {
     ports: BTreeMap<NodeId, NodePorts>,
     cloud: Option<Process>,
     nodes: BTreeMap<NodeId, Process>,
+    /// Settings of single nodes.
+    own: BTreeMap<NodeId, Vec<(String, toml::Value)>>,
+    /// Where peers are told to reach a node, if not where it listens.
+    announced: BTreeMap<NodeId, String>,
     app_key: String,
     trust: Trust,
 }
@@ -90,7 +94,8 @@ impl Deployment {
         Ok(deployment)
     }
 
-    fn prepare(mut options: Options) -> anyhow::Result<Self> {
+    /// Prepares the folder and chooses ports, and starts nothing: what stands between processes can be put up first.
+    pub fn prepare(mut options: Options) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&options.dir)
             .with_context(|| format!("cannot make {}", options.dir.display()))?;
         options.dir = options.dir.canonicalize()?;
@@ -107,6 +112,8 @@ impl Deployment {
             ports: BTreeMap::new(),
             cloud: None,
             nodes: BTreeMap::new(),
+            own: BTreeMap::new(),
+            announced: BTreeMap::new(),
             app_key,
             trust: authority.trust()?,
             options,
@@ -165,6 +172,22 @@ impl Deployment {
         self.options.overrides.node.push((path.to_owned(), value));
     }
 
+    /// Sets a setting for one node, from its next start on. It goes over those for every node.
+    pub fn override_one(&mut self, node: NodeId, path: &str, value: toml::Value) {
+        self.own.entry(node).or_default().push((path.to_owned(), value));
+    }
+
+    /// From their next start on, peers are told to reach a node here and not where it listens: a relay stands between them.
+    pub fn announce_peers_at(&mut self, node: NodeId, address: &str) {
+        self.announced.insert(node, address.to_owned());
+    }
+
+    /// Where peers are told to reach a node.
+    pub fn peer_address(&self, node: NodeId) -> Option<&str> {
+        let listens = || self.ports.get(&node).map(|ports| ports.peers.as_str());
+        self.announced.get(&node).map(String::as_str).or_else(listens)
+    }
+
     /// Starts the next founder of a PoP that was started with fewer nodes than it is to have.
     pub fn found_node(&mut self, node: NodeId) -> anyhow::Result<()> {
         self.options.nodes = self.options.nodes.max(node.0);
@@ -174,9 +197,14 @@ impl Deployment {
 
     /// Starts a node that is not a founder: it waits to be joined.
     pub fn start_new_node(&mut self, node: NodeId) -> anyhow::Result<()> {
-        anyhow::ensure!(!self.ports.contains_key(&node), "node {node} is there already");
-        self.add_ports(node)?;
+        self.add_node(node)?;
         self.start_node(node)
+    }
+
+    /// Gives a node that is not a founder a certificate and ports; does not start it.
+    pub fn add_node(&mut self, node: NodeId) -> anyhow::Result<()> {
+        anyhow::ensure!(!self.ports.contains_key(&node), "node {node} is there already");
+        self.add_ports(node)
     }
 
     /// Starts a node that has no certificate but a one-time token, made by the control API; it waits to be joined.
@@ -196,6 +224,16 @@ impl Deployment {
     /// Kills a node as a power switch would: SIGKILL, no goodbye.
     pub async fn kill_node(&mut self, node: NodeId) -> anyhow::Result<()> {
         self.nodes.remove(&node).with_context(|| format!("node {node} does not run"))?.kill().await
+    }
+
+    /// Stops a node where it stands: SIGSTOP.
+    pub async fn pause_node(&self, node: NodeId) -> anyhow::Result<()> {
+        self.nodes.get(&node).with_context(|| format!("node {node} does not run"))?.signal("STOP").await
+    }
+
+    /// Lets a node go on that was paused: SIGCONT.
+    pub async fn resume_node(&self, node: NodeId) -> anyhow::Result<()> {
+        self.nodes.get(&node).with_context(|| format!("node {node} does not run"))?.signal("CONT").await
     }
 
     /// Kills the cloud: SIGKILL.

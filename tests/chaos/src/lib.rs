@@ -10,6 +10,7 @@
 //! | [`power`] | what a disk may hold after a power cut, and what the stores make of it |
 //! | [`driver`] | a PoP in a process of its own, on a disk that is watched and broken |
 //! | [`pop`] | a PoP in one process: real stores on real folders |
+//! | [`processes`] | a cloud, nodes and clients as processes, under signals and bad networks |
 //! | [`serials`] | writes that can be told apart, and what a run said of them |
 //! | [`trace`] | what a process did to its disk (`disk/` writes it) |
 //!
@@ -21,6 +22,7 @@ pub mod invariants;
 pub mod planted;
 pub mod pop;
 pub mod power;
+pub mod processes;
 pub mod relay;
 pub mod serials;
 pub mod sim;

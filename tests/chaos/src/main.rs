@@ -2,6 +2,8 @@
 //!
 //! ```sh
 //! cargo run -p chaos -- fuzz --seed 1 --count 300
+//! cargo run -p chaos -- processes --seed 1 --runs 10 --seconds 30 --at-once 2
+//! cargo run -p chaos -- failover --kills 100
 //! ```
 
 mod entropy;
@@ -10,6 +12,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use chaos::processes::{self, failover};
 use chaos::{fuzz, planted, power, sim};
 use clap::{Parser, Subcommand};
 
@@ -53,6 +56,37 @@ enum Command {
         #[arg(long, default_value_t = 100)]
         count: u64,
     },
+    /// Run deployments of real processes under faults, and say which promises were broken. ROCKPOOL_CHAOS_KEEP=1 keeps the
+    /// folders of runs that failed
+    Processes {
+        /// The first run's seed; the others follow it
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How many runs
+        #[arg(long, default_value_t = 1)]
+        runs: u64,
+        /// How long faults are injected in each, in seconds
+        #[arg(long, default_value_t = 30)]
+        seconds: u64,
+        /// How many runs at once
+        #[arg(long, default_value_t = 1)]
+        at_once: usize,
+        /// Write the summary to this file, as JSON
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
+    /// Measure how long writes wait for the next leader
+    Failover {
+        /// How often the leader goes
+        #[arg(long, default_value_t = 100)]
+        kills: u32,
+        /// How it goes
+        #[arg(long, value_enum, default_value_t = failover::How::Kill)]
+        how: failover::How,
+        /// Write the figures to this file, as JSON
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
     /// Simulate one seed, in this process, and print its outcome as JSON
     Simulate {
         /// The seed
@@ -69,10 +103,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Fuzz { seed, count, jobs, json } => {
             let report = fuzz::run(&fuzz::Options { seed, count, jobs, planted: None })?;
             print(&report.to_string());
-            if let Some(path) = json {
-                let text = serde_json::to_vec_pretty(&report)?;
-                std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-            }
+            write_json(json, &report)?;
             Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Planted { seed } => {
@@ -89,6 +120,20 @@ fn main() -> anyhow::Result<ExitCode> {
             let shown = report.is_clean() && report.missing().is_empty();
             Ok(if shown { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
+        Command::Processes { seed, runs, seconds, at_once, json } => {
+            log_to_stderr();
+            let report = real(processes::run(processes::Options { seed, runs, seconds, at_once }))?;
+            print(&report.to_string());
+            write_json(json, &report)?;
+            Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Failover { kills, how, json } => {
+            log_to_stderr();
+            let figures = real(failover::measure(failover::Options { times: kills, how }))?;
+            print(&figures.to_string());
+            write_json(json, &figures)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Simulate { seed, trace } => {
             entropy::seed(seed);
             let _planted = fail::FailScenario::setup();
@@ -97,6 +142,23 @@ fn main() -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// Runs what is about real processes, in real time.
+fn real<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+}
+
+/// What happens to processes, where RUST_LOG asks for it: `RUST_LOG=chaos=info`.
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+fn write_json(path: Option<PathBuf>, report: &impl serde::Serialize) -> anyhow::Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let text = serde_json::to_vec_pretty(report)?;
+    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[expect(clippy::print_stdout, reason = "a command answers on its standard output")]

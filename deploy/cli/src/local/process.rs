@@ -55,6 +55,15 @@ impl Process {
         }
     }
 
+    /// Sends a signal by its name, `STOP` or `TERM`: by the shell's `kill`, as sending one oneself takes unsafe code.
+    pub async fn signal(&self, name: &str) -> anyhow::Result<()> {
+        self.check()?;
+        let id = self.id().context("the process has ended")?;
+        let signalled = Command::new("kill").args([format!("-{name}"), id.to_string()]).status().await?;
+        anyhow::ensure!(signalled.success(), "cannot signal {}", self.name);
+        Ok(())
+    }
+
     /// SIGKILL.
     pub async fn kill(self) -> anyhow::Result<()> {
         Ok(self.into_child()?.kill().await?)
@@ -62,13 +71,9 @@ impl Process {
 
     /// SIGTERM, then waits. An error if it does not stop in time or reports a failure.
     pub async fn stop(self) -> anyhow::Result<()> {
-        self.check()?;
+        self.signal("TERM").await?;
         let (name, log) = (self.name.clone(), self.log.clone());
         let mut child = self.into_child()?;
-        let id = child.id().context("the process has ended")?;
-        // `kill` of the shell, as sending a signal oneself takes unsafe code.
-        let signalled = Command::new("kill").args(["-TERM", &id.to_string()]).status().await?;
-        anyhow::ensure!(signalled.success(), "cannot signal {name}");
         match tokio::time::timeout(STOP_WITHIN, child.wait()).await {
             Ok(status) => {
                 let status = status?;

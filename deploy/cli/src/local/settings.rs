@@ -58,7 +58,8 @@ pub fn node(deployment: &Deployment, node: NodeId) -> anyhow::Result<Table> {
     set(&mut settings, "node.id", Value::Integer(i64::try_from(node.0)?));
     set(&mut settings, "members", Value::Table(Table::new()));
     for (id, member) in founders.filter(|_| is_founder) {
-        set(&mut settings, &format!("members.{id}"), text(&member.peers));
+        let address = deployment.peer_address(*id).unwrap_or(&member.peers);
+        set(&mut settings, &format!("members.{id}"), text(address));
     }
     set(&mut settings, "tls.ca", pki("ca.pem".into()));
     set(&mut settings, "tls.certificate", pki(format!("node-{node}.{}.pem", deployment.pop)));
@@ -68,12 +69,16 @@ pub fn node(deployment: &Deployment, node: NodeId) -> anyhow::Result<Table> {
     set(&mut settings, "clients.public", Value::Array(ports.values().map(|p| text(&p.clients)).collect()));
     set(&mut settings, "clients.app_key_sha256", Value::Array(vec![text(deployment.app_key_sha256())]));
     set(&mut settings, "peers.listen", text(&own.peers));
+    if let Some(address) = deployment.announced.get(&node) {
+        set(&mut settings, "peers.public", text(address));
+    }
     set(&mut settings, "admin.listen", text(&own.admin));
     set(&mut settings, "uplink.cloud", text(&deployment.cloud_ports.uplink));
     let signing_key = std::fs::read_to_string(dir.join("cloud/signing.pub"))
         .context("the cloud has not written its public key yet: start it before the nodes")?;
     set(&mut settings, "bundles.trusted_keys", Value::Array(vec![text(signing_key.trim())]));
-    for (path, value) in &deployment.options.overrides.node {
+    let of_this = deployment.own.get(&node).into_iter().flatten();
+    for (path, value) in deployment.options.overrides.node.iter().chain(of_this) {
         set(&mut settings, path, value.clone());
     }
     Ok(settings)

@@ -32,7 +32,16 @@ const ALLOWED: &[(&str, &str, &[&str])] = &[
     (
         "chaos",
         "tests/chaos",
-        &["proto", "transport", "edge-store", "edge-uplink", "edge-node", "faulty-disk"],
+        &[
+            "proto",
+            "transport",
+            "inference",
+            "edge-store",
+            "edge-uplink",
+            "edge-node",
+            "rockpool",
+            "faulty-disk",
+        ],
     ),
     ("faulty-disk", "tests/chaos/disk", &[]),
 ];

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "tests, and what helps them")]
 
 mod bundles;
+mod chaos;
 mod doors;
 mod faults;
 mod frames;
