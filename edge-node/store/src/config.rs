@@ -1,6 +1,7 @@
 //! What can be set of a store, checked before anything starts.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use proto::{NodeId, PopId};
 
@@ -85,6 +86,11 @@ impl StoreConfig {
             cache_bytes: 256 * 1024 * 1024,
             outbox_len_max: 1_000_000,
         }
+    }
+
+    /// Pause before a leader that is not there, or no leader any more, is asked again: a third of a heartbeat.
+    pub(crate) fn retry_pause(&self) -> Duration {
+        Duration::from_millis((self.heartbeat_ms / 3).max(1))
     }
 
     /// Refuses what cannot work, with the reason.

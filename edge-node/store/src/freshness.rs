@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::inner::Inner;
 use crate::planted;
 
-/// How often a node asks.
-const EVERY: Duration = Duration::from_millis(250);
+/// How many heartbeats pass from one question to the next: some 250 ms by default.
+const HEARTBEATS: u32 = 3;
 /// How long an answer is waited for.
 const WITHIN: Duration = Duration::from_secs(2);
 
@@ -41,7 +41,7 @@ impl Freshness {
 }
 
 /// Asks until the store is stopped or gone.
-pub async fn follow(inner: Weak<Inner>, stop: CancellationToken) {
+pub async fn follow(inner: Weak<Inner>, heartbeat: Duration, stop: CancellationToken) {
     while !stop.is_cancelled() {
         let Some(inner) = inner.upgrade() else { return };
         tokio::select! {
@@ -49,7 +49,7 @@ pub async fn follow(inner: Weak<Inner>, stop: CancellationToken) {
             () = ask(&inner) => {}
         }
         drop(inner);
-        sleep(EVERY).await;
+        sleep(heartbeat * HEARTBEATS).await;
     }
 }
 

@@ -34,8 +34,6 @@ const FORWARD_WITHIN: Duration = Duration::from_secs(10);
 const SNAPSHOT_PART_MS: u64 = 60_000;
 /// Entries in one append.
 const APPEND_LEN_MAX: u64 = 512;
-/// Pause before a read index is asked for again.
-const RETRY_PAUSE: Duration = Duration::from_millis(25);
 /// What is in memory goes to sled this often at least.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
 
@@ -54,6 +52,7 @@ pub struct Inner {
     peers: Arc<Peers>,
     pins: Arc<Pins>,
     inbox: Inbox,
+    retry_pause: Duration,
 }
 
 impl Inner {
@@ -76,7 +75,9 @@ impl Inner {
         let raft = Raft::new(config.node.0, raft_config, network, log.clone(), machine.clone()).await;
         let raft = raft.map_err(|fatal| StoreError::Closed(fatal.to_string()))?;
         let leadership = leadership::follow(raft.clone(), metrics.clone(), stop.clone());
-        let router = Router::new(raft.clone(), Arc::clone(&peers), leadership.clone(), metrics.clone());
+        let retry_pause = config.retry_pause();
+        let router =
+            Router::new(raft.clone(), Arc::clone(&peers), leadership.clone(), retry_pause, metrics.clone());
         let committer = Committer::start(&config, router, machine.changes().clone(), stop.clone());
         let members = Members {
             raft: raft.clone(),
@@ -102,6 +103,7 @@ impl Inner {
             peers,
             pins,
             inbox,
+            retry_pause,
         })
     }
 
@@ -201,7 +203,7 @@ impl Inner {
             match timeout_at(deadline, asked).await {
                 Ok(Some(index)) => return Ok(index),
                 Err(_) => return Err(StoreError::NoLeader),
-                Ok(None) if leadership::change(&mut leadership, RETRY_PAUSE).await => {}
+                Ok(None) if leadership::change(&mut leadership, self.retry_pause).await => {}
                 Ok(None) => return Err(StoreError::Closed("Raft has ended".into())),
             }
         }

@@ -145,8 +145,9 @@ impl Store {
         dialer: Arc<dyn transport::Dialer>,
         registry: &prometheus::Registry,
     ) -> Result<Store, StoreError> {
+        let heartbeat = Duration::from_millis(config.heartbeat_ms);
         let inner = Arc::new(Inner::open(config, dialer, registry).await?);
-        runtime::spawn(freshness::follow(Arc::downgrade(&inner), inner.stop.clone()));
+        runtime::spawn(freshness::follow(Arc::downgrade(&inner), heartbeat, inner.stop.clone()));
         Ok(Store { inner })
     }
 

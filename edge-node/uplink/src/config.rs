@@ -16,7 +16,8 @@ pub struct UplinkConfig {
     pub linger_ms: u64,
     /// How long the cloud may take to answer, in milliseconds.
     pub timeout_ms: u64,
-    /// First pause after a failure, in milliseconds; it doubles from there.
+    /// Longest first pause after a failure or a lost connection, in milliseconds; it doubles from there. Pauses are anything up to
+    /// that.
     pub backoff_ms: u64,
     /// Longest pause after a failure, in milliseconds.
     pub backoff_max_ms: u64,

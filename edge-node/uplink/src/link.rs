@@ -10,6 +10,7 @@ use proto::limits::ARTIFACT_BYTES_MAX;
 use proto::uplink::{UplinkReply, UplinkRequest};
 use proto::{Code, Digest, ErrorReply, Revision};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use transport::{Dialer, Link, LinkError, LinkErrorKind, Peer};
 
@@ -55,6 +56,10 @@ impl PullError {
     }
 }
 
+/// How long a dial may take. Short beside the pauses: whoever dials at the moment when the cloud comes back gets in at once, so few
+/// must be dialling at any moment.
+const DIAL_WITHIN: Duration = Duration::from_secs(1);
+
 /// Says how the node is, whenever it is asked.
 pub type Report = Arc<dyn Fn() -> NodeReport + Send + Sync>;
 
@@ -91,12 +96,13 @@ impl CloudLink {
 
     /// Keeps the connection up until shutdown: dials, subscribes, reports, redials with growing, jittered pauses.
     pub async fn run(&self, report: Report, shutdown: CancellationToken) {
-        let mut failures = 0;
+        let mut failures: u32 = 0;
         while !shutdown.is_cancelled() {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 held = self.hold_one(&report) => match held {
-                    Ok(()) => failures = 0,
+                    // A cloud that takes connections and drops them is no better than one that takes none.
+                    Ok(lived) => failures = if lived < self.timeout() { failures.saturating_add(1) } else { 0 },
                     Err(error) => {
                         if failures == 0 && matches!(error.kind, LinkErrorKind::Forbidden(_) | LinkErrorKind::Tls(_)) {
                             tracing::error!(%error, "the cloud and this node do not believe each other: was it revoked, or has \
@@ -104,7 +110,7 @@ impl CloudLink {
                         }
                         tracing::debug!(error = &error as &dyn std::error::Error, failures, "no link to the cloud");
                         self.shared.metrics.failures.inc();
-                        failures += 1;
+                        failures = failures.saturating_add(1);
                     }
                 }
             }
@@ -118,10 +124,12 @@ impl CloudLink {
         }
     }
 
-    /// Dials, and holds the connection for as long as it lives. An error: it never came up.
-    async fn hold_one(&self, report: &Report) -> Result<(), LinkError> {
-        let (config, timeout) = (&self.shared.config, self.timeout());
-        let link = self.shared.dialer.dial(&config.cloud, &Peer::Cloud, timeout).await?;
+    /// Dials, and holds the connection for as long as it lives: so long. An error: it never came up.
+    async fn hold_one(&self, report: &Report) -> Result<Duration, LinkError> {
+        let config = &self.shared.config;
+        let link =
+            self.shared.dialer.dial(&config.cloud, &Peer::Cloud, self.timeout().min(DIAL_WITHIN)).await?;
+        let since = Instant::now();
         tracing::info!(cloud = %config.cloud, "connected to the cloud");
         self.shared.metrics.connected.set(1);
         self.shared.current.send_replace(Some(link.clone()));
@@ -134,7 +142,7 @@ impl CloudLink {
         self.shared.metrics.connected.set(0);
         link.close("gone");
         tracing::info!(cloud = %config.cloud, reason = %error, "disconnected from the cloud");
-        Ok(())
+        Ok(since.elapsed())
     }
 
     async fn subscribe(&self, link: &dyn Link) -> LinkError {
@@ -232,12 +240,13 @@ impl CloudLink {
         Duration::from_millis(self.shared.config.timeout_ms)
     }
 
-    /// Doubles with every failure, and is jittered by half, so that a thousand edges do not redial at once.
+    /// Anything up to a bound that doubles with every failure ("full jitter": Brooker, "Exponential Backoff and Jitter", 2015): a
+    /// thousand edges lose the cloud at the same moment, and must not find it again at the same moment.
     pub(crate) fn pause(&self, failures: u32) -> Duration {
         let config = &self.shared.config;
         let full = config.backoff_ms.saturating_mul(1 << failures.min(16)).min(config.backoff_max_ms);
-        let random = RandomState::new().hash_one(failures);
-        Duration::from_millis(full / 2 + random % (full / 2 + 1))
+        // The standard library's hasher is seeded anew each time: randomness enough for this.
+        Duration::from_millis(RandomState::new().hash_one(failures) % (full + 1))
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {

@@ -10,6 +10,7 @@ mod entropy;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use chaos::processes::{self, failover};
@@ -87,6 +88,15 @@ enum Command {
         #[arg(long)]
         json: Option<PathBuf>,
     },
+    /// Let simulated edges lose the cloud at once and find it again, and see that they do not come all together
+    Edges {
+        /// The seed
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How many edges
+        #[arg(long, default_value_t = 1_000)]
+        edges: u64,
+    },
     /// Simulate one seed, in this process, and print its outcome as JSON
     Simulate {
         /// The seed
@@ -95,6 +105,9 @@ enum Command {
         /// Print everything that happens
         #[arg(long)]
         trace: bool,
+        /// Take the cloud away right after the start, for so many hours of virtual time, while nodes fail
+        #[arg(long, value_name = "HOURS")]
+        away: Option<u64>,
     },
 }
 
@@ -134,12 +147,22 @@ fn main() -> anyhow::Result<ExitCode> {
             write_json(json, &figures)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Simulate { seed, trace } => {
+        Command::Edges { seed, edges } => {
+            entropy::seed(seed);
+            let report = sim::edges::run(seed, edges)?;
+            print(&report.to_string());
+            Ok(if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Simulate { seed, trace, away } => {
             // On a thread of its own: what is seeded is drawn by threads, and a log is not to change the run.
             std::thread::spawn(log_to_stderr).join().map_err(|_| anyhow::anyhow!("no log"))?;
             entropy::seed(seed);
             let _planted = fail::FailScenario::setup();
-            let outcome = sim::run(&sim::Options { seed, trace })?;
+            let outcome = sim::run(&sim::Options {
+                seed,
+                trace,
+                away: away.map(|hours| Duration::from_secs(hours * 3_600)),
+            })?;
             print(&serde_json::to_string(&outcome)?);
             Ok(ExitCode::SUCCESS)
         }

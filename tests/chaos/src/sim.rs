@@ -10,6 +10,7 @@
 
 mod client;
 mod cloud;
+pub mod edges;
 mod faults;
 mod machine;
 mod world;
@@ -27,6 +28,24 @@ pub use faults::{ALL as FAULTS, Fault};
 const CHAOS: Duration = Duration::from_secs(20);
 /// Within which everything must have healed after that, in virtual time.
 pub const HEALED_WITHIN: Duration = Duration::from_secs(30);
+/// How much slower everything goes while the cloud is away for days: heartbeats of 20 s instead of 80 ms, and so on.
+const AWAY_PACE: Pace = Pace(250);
+
+/// How many times slower a PoP, its clients and its faults go than by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Pace(u32);
+
+impl Pace {
+    const DEFAULT: Pace = Pace(1);
+
+    fn of(self, duration: Duration) -> Duration {
+        duration * self.0
+    }
+
+    fn ms(self, ms: u64) -> Duration {
+        self.of(Duration::from_millis(ms))
+    }
+}
 
 /// What to simulate.
 #[derive(Debug, Clone, Default)]
@@ -35,6 +54,8 @@ pub struct Options {
     pub seed: u64,
     /// Print what happens.
     pub trace: bool,
+    /// The cloud goes right after the start and stays away for so long; none: faults of all kinds for some seconds.
+    pub away: Option<Duration>,
 }
 
 /// What came of a run.

@@ -20,8 +20,6 @@ use crate::network::{CallError, Lane, Peers};
 use crate::planted;
 use crate::types::{Batch, Raft};
 
-/// Pause before a group that was surely not written is tried again, unless the leader changes before.
-const RETRY_PAUSE: Duration = Duration::from_millis(25);
 /// How long notes alone are tried.
 const NOTES_WITHIN: Duration = Duration::from_secs(2);
 /// Entries that a leader takes beyond what is applied. One without a majority commits nothing, and purges nothing: without an
@@ -34,6 +32,8 @@ pub struct Router {
     raft: Raft,
     peers: Arc<Peers>,
     leadership: watch::Receiver<Leadership>,
+    /// Before a group is tried again, unless the leader changes before.
+    retry_pause: Duration,
     metrics: Metrics,
 }
 
@@ -54,9 +54,10 @@ impl Router {
         raft: Raft,
         peers: Arc<Peers>,
         leadership: watch::Receiver<Leadership>,
+        retry_pause: Duration,
         metrics: Metrics,
     ) -> Self {
-        Self { raft, peers, leadership, metrics }
+        Self { raft, peers, leadership, retry_pause, metrics }
     }
 
     /// What the store counts.
@@ -93,7 +94,7 @@ impl Router {
                     return group.answer_some(|_| Some(StoreError::Closed(reason.clone())));
                 }
             }
-            let pause = RETRY_PAUSE.min(deadline.saturating_duration_since(Instant::now()));
+            let pause = self.retry_pause.min(deadline.saturating_duration_since(Instant::now()));
             if !leadership::change(&mut leadership, pause).await {
                 let ended = || StoreError::Closed("Raft has ended".into());
                 self.metrics.notes_dropped.inc_by(group.notes.len() as u64);

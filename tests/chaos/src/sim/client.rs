@@ -16,6 +16,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::Pace;
 use super::machine::Process;
 use super::world::Watch;
 use crate::invariants::{Consistency, Fact, Read, Serial, Visitor};
@@ -46,6 +47,7 @@ pub struct Client {
     random: SmallRng,
     directory: Directory,
     watch: Watch,
+    pace: Pace,
 }
 
 /// A visitor's name.
@@ -74,15 +76,15 @@ fn serials(view: &View) -> Vec<Serial> {
 
 impl Client {
     /// A client with a visitor of its own.
-    pub fn new(number: u64, seed: u64, directory: Directory, watch: Watch) -> Self {
+    pub fn new(number: u64, seed: u64, directory: Directory, watch: Watch, pace: Pace) -> Self {
         let random = SmallRng::seed_from_u64(seed ^ (number << 48));
-        Self { number, visitor: number * 1_000, serial: 0, token: 0, random, directory, watch }
+        Self { number, visitor: number * 1_000, serial: 0, token: 0, random, directory, watch, pace }
     }
 
     /// Reads and writes until told to stop, and ends between two operations.
     pub async fn run(mut self, stop: tokio_util::sync::CancellationToken) {
         while !stop.is_cancelled() {
-            sleep(Duration::from_millis(self.random.random_range(2..60))).await;
+            sleep(self.pace.ms(self.random.random_range(2..60))).await;
             match self.random.random_range(0..10) {
                 0..=5 => self.write().await,
                 6 => self.read_local().await,
@@ -111,7 +113,7 @@ impl Client {
         }
         for attempt in 0..ATTEMPTS_MAX {
             if attempt > 0 {
-                sleep(Duration::from_millis(self.random.random_range(10..200))).await;
+                sleep(self.pace.ms(self.random.random_range(10..200))).await;
             }
             let Some((_, process)) = self.node() else { continue };
             if let Some(index) = self.track(&process, &serials).await {
@@ -157,11 +159,11 @@ impl Client {
         let events: Vec<Event> = serials.iter().map(event).collect();
         let len = u32::try_from(events.len()).unwrap_or(u32::MAX);
         let command = Command::Track { events, received_at_ms: at_ms };
-        let store = process.store.clone();
+        let (store, deadline) = (process.store.clone(), Instant::now() + self.pace.of(DEADLINE));
         let proposed = process
             .host
-            .spawn(async move { store.propose(command, Instant::now() + DEADLINE).await })
-            .await_within(ANSWER_WITHIN)
+            .spawn(async move { store.propose(command, deadline).await })
+            .await_within(self.pace.of(ANSWER_WITHIN))
             .await?;
         match proposed {
             Ok(proposed) => match proposed.effect {
@@ -190,22 +192,22 @@ impl Client {
             let age = store.age();
             (age, store.view(&name(visitor)))
         });
-        let Some((age, view)) = read.await_within(ANSWER_WITHIN).await else { return };
-        let consistency = Consistency::Local { age: age.filter(|age| *age <= AGE_MAX) };
+        let Some((age, view)) = read.await_within(self.pace.of(ANSWER_WITHIN)).await else { return };
+        let consistency = Consistency::Local { age: age.filter(|age| *age <= self.pace.of(AGE_MAX)) };
         let seen = serials(&view);
         self.watch.observe(&Fact::Read(Read { node, visitor, began, consistency, seen: &seen }));
     }
 
     async fn read_session(&mut self) {
-        let (visitor, token) = (self.visitor, self.token);
+        let (visitor, token, within) = (self.visitor, self.token, self.pace.of(TOKEN_WITHIN));
         let Some((node, process)) = self.node() else { return };
         let began = self.watch.now();
         let store = process.store.clone();
         let read = process.host.spawn(async move {
-            let fresh = store.wait_applied(token, TOKEN_WITHIN).await;
+            let fresh = store.wait_applied(token, within).await;
             fresh.then(|| store.view(&name(visitor)))
         });
-        let Some(Some(view)) = read.await_within(ANSWER_WITHIN).await else { return };
+        let Some(Some(view)) = read.await_within(self.pace.of(ANSWER_WITHIN)).await else { return };
         let seen = serials(&view);
         let consistency = Consistency::Session;
         self.watch.observe(&Fact::Read(Read { node, visitor, began, consistency, seen: &seen }));
@@ -215,7 +217,7 @@ impl Client {
         let visitor = self.any_visitor();
         let Some((node, process)) = self.node() else { return };
         let began = self.watch.now();
-        if let Some(seen) = linearizable(&process, visitor).await {
+        if let Some(seen) = linearizable(&process, visitor, self.pace).await {
             let consistency = Consistency::Linearizable;
             self.watch.observe(&Fact::Read(Read { node, visitor, began, consistency, seen: &seen }));
         }
@@ -230,7 +232,7 @@ impl Client {
         let store = process.store.clone();
         let noted = process.host.spawn(async move { store.try_note(served) });
         // A note that is dropped is counted by the node, and is nobody's loss.
-        let _ = noted.await_within(ANSWER_WITHIN).await;
+        let _ = noted.await_within(self.pace.of(ANSWER_WITHIN)).await;
     }
 
     fn any_visitor(&mut self) -> Visitor {
@@ -240,15 +242,15 @@ impl Client {
 }
 
 /// A linearizable read of a visitor; none where it could not be had.
-pub async fn linearizable(process: &Process, visitor: Visitor) -> Option<Vec<Serial>> {
+pub async fn linearizable(process: &Process, visitor: Visitor, pace: Pace) -> Option<Vec<Serial>> {
     let store = process.store.clone();
     let read = process.host.spawn(async move {
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + pace.of(DEADLINE);
         let index = store.read_index(deadline).await.ok()?;
         let applied = store.wait_applied(index, deadline.saturating_duration_since(Instant::now())).await;
         applied.then(|| store.view(&name(visitor)))
     });
-    read.await_within(ANSWER_WITHIN).await.flatten().map(|view| serials(&view))
+    read.await_within(pace.of(ANSWER_WITHIN)).await.flatten().map(|view| serials(&view))
 }
 
 /// Whether a node answers a local read.

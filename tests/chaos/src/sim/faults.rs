@@ -96,6 +96,32 @@ pub const ALL: [(Fault, &str); 24] = [
     (Fault::Transfer, "leader transfer"),
 ];
 
+/// Each as likely as any other.
+pub const EACH: [Fault; ALL.len()] = {
+    let (mut each, mut at) = ([Fault::Kill; ALL.len()], 0);
+    while at < ALL.len() {
+        each[at] = ALL[at].0;
+        at += 1;
+    }
+    each
+};
+
+/// What happens to a PoP whose cloud is gone.
+pub const WITHOUT_CLOUD: [Fault; 12] = [
+    Fault::Kill,
+    Fault::KillQuorum,
+    Fault::PowerCut,
+    Fault::PowerCutOfAll,
+    Fault::Pause,
+    Fault::PartitionLeader,
+    Fault::PartitionOneWay,
+    Fault::LinksDropped,
+    Fault::ClockStep,
+    Fault::Snapshot,
+    Fault::SnapshotDuringCatchUp,
+    Fault::Transfer,
+];
+
 impl Fault {
     /// What people call it.
     pub fn name(self) -> &'static str {
@@ -136,13 +162,13 @@ pub struct Ongoing {
 
 impl World {
     /// Injects faults until a time, and ends those whose time has come.
-    pub async fn chaos(&mut self, until: Instant) {
+    pub async fn chaos(&mut self, kinds: &[Fault], until: Instant) {
         while Instant::now() < until {
-            let next = Instant::now() + Duration::from_millis(self.random.random_range(100..1_500));
+            let next = Instant::now() + self.setting.pace.ms(self.random.random_range(100..1_500));
             self.expire(next).await;
             sleep_until(next).await;
-            let (fault, _) = ALL[self.random.random_range(0..ALL.len())];
-            self.inject(fault).await;
+            let kind = kinds[self.random.random_range(0..kinds.len())];
+            self.inject(kind).await;
         }
     }
 
@@ -159,7 +185,7 @@ impl World {
     }
 
     fn later(&mut self, min_ms: u64, max_ms: u64, undo: Undo) {
-        let at = Instant::now() + Duration::from_millis(self.random.random_range(min_ms..max_ms));
+        let at = Instant::now() + self.setting.pace.ms(self.random.random_range(min_ms..max_ms));
         self.ongoing.undo.push((at, undo));
     }
 
@@ -296,10 +322,7 @@ impl World {
         match fault {
             Fault::Bundle => self.cloud.publish(),
             Fault::CloudAway => {
-                for node in self.machines.keys() {
-                    self.setting.network.isolate(cloud::HOST, &[&host_name(*node)]);
-                }
-                self.watch.set_cloud_away(true);
+                self.cut_off_cloud();
                 self.later(500, 8_000, Undo::Cloud);
             }
             Fault::CloudKilled => {
@@ -313,6 +336,14 @@ impl World {
             }
         }
         Some("the cloud".to_owned())
+    }
+
+    /// No node reaches the cloud any more.
+    pub fn cut_off_cloud(&self) {
+        for node in self.machines.keys() {
+            self.setting.network.isolate(cloud::HOST, &[&host_name(*node)]);
+        }
+        self.watch.set_cloud_away(true);
     }
 
     async fn undo(&mut self, undo: Undo) {

@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 use transport::memory::Network;
 use transport::{Door, Identity, Listener, Stream};
 
+use super::Pace;
+
 /// Milliseconds since 1970 at which every simulation begins.
 const EPOCH_MS: u64 = 1_800_000_000_000;
 /// Events that were let in before the outbox was full: of each client one batch a second, while its node may try.
@@ -103,6 +105,10 @@ pub struct Process {
 /// What all nodes of a simulation share.
 #[derive(Debug, Clone)]
 pub struct Setting {
+    /// How slow it goes.
+    pub pace: Pace,
+    /// Most events that may wait for the cloud.
+    pub outbox_len_max: u64,
     /// Everything random follows from it.
     pub seed: u64,
     /// The network.
@@ -144,7 +150,7 @@ impl Machine {
         let registry = prometheus::Registry::new();
         let identity = Identity::Node { pop: pop(), node: NodeId(self.node) };
         let dialer = Arc::new(setting.network.dialer(&host_name(self.node), Some(identity.clone())));
-        let config = self.config();
+        let config = self.config(setting);
         let queue_max = (config.queue_len_max + config.note_queue_len_max) as u64;
         // Those who were let in before the limit was reached still come.
         let outbox_max = config.outbox_len_max + LATE_MAX;
@@ -163,7 +169,8 @@ impl Machine {
             formed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         }
         let stop = CancellationToken::new();
-        start_uplink(&host, &store, dialer, &registry, &stop).map_err(|error| error.to_string())?;
+        start_uplink(&host, &store, dialer, &registry, &stop, setting.pace)
+            .map_err(|error| error.to_string())?;
         let (clock, life) = (self.clock.clone(), self.lives);
         Ok(Process { host, store, clock, life, queue_max, outbox_max, stop })
     }
@@ -177,7 +184,7 @@ impl Machine {
         }
     }
 
-    fn config(&self) -> StoreConfig {
+    fn config(&self, setting: &Setting) -> StoreConfig {
         let dir = self.dir.join(host_name(self.node));
         let mut config = StoreConfig::new(pop(), NodeId(self.node), dir, address(self.node));
         // Small, so that snapshots, purges and full queues happen within seconds.
@@ -185,9 +192,13 @@ impl Machine {
         config.log_keep = 20;
         config.queue_len_max = 64;
         config.note_queue_len_max = 64;
-        config.outbox_len_max = 100;
+        config.outbox_len_max = setting.outbox_len_max;
         config.group_commit_len_max = 16;
         config.cache_bytes = 16 << 20;
+        let slowness = u64::from(setting.pace.0);
+        config.heartbeat_ms *= slowness;
+        config.election_min_ms *= slowness;
+        config.election_max_ms *= slowness;
         config
     }
 }
@@ -221,6 +232,7 @@ fn start_uplink(
     dialer: Arc<dyn transport::Dialer>,
     registry: &prometheus::Registry,
     stop: &CancellationToken,
+    pace: Pace,
 ) -> prometheus::Result<()> {
     let config = UplinkConfig {
         cloud: super::cloud::ADDRESS.to_owned(),
@@ -229,7 +241,7 @@ fn start_uplink(
         linger_ms: 5,
         timeout_ms: 1_000,
         backoff_ms: 50,
-        backoff_max_ms: 1_000,
+        backoff_max_ms: 1_000 * u64::from(pace.0),
         acknowledge_every_ms: 200,
         report_every_ms: 5_000,
     };
@@ -241,14 +253,19 @@ fn start_uplink(
     host.spawn(async move {
         let commits = Arc::new(StoreCommits::follow(store.clone(), stop.clone()));
         let leader = caught_up_leader(store.clone(), stop.clone());
-        of_host.spawn(follow_bundles(store, cloud.clone(), leader.clone()));
+        of_host.spawn(follow_bundles(store, cloud.clone(), leader.clone(), pace));
         edge_uplink::tail(commits, leader, cloud, stop).await;
     });
     Ok(())
 }
 
 /// What `edge_node::bundles` does on the leader, without opening models.
-async fn follow_bundles(store: Store, cloud: CloudLink, leader: tokio::sync::watch::Receiver<bool>) {
+async fn follow_bundles(
+    store: Store,
+    cloud: CloudLink,
+    leader: tokio::sync::watch::Receiver<bool>,
+    pace: Pace,
+) {
     let mut newest = cloud.newest();
     loop {
         let revision = *newest.borrow_and_update();
@@ -261,11 +278,12 @@ async fn follow_bundles(store: Store, cloud: CloudLink, leader: tokio::sync::wat
             drop(store.propose(activate, Instant::now() + ACTIVATE_WITHIN).await);
         }
         // Either is a reason to look again.
-        drop(tokio::time::timeout(Duration::from_millis(500), newest.changed()).await);
+        drop(tokio::time::timeout(pace.ms(500), newest.changed()).await);
     }
 }
 
-fn report() -> NodeReport {
+/// What a simulated node says of itself.
+pub fn report() -> NodeReport {
     NodeReport {
         role: Role::Follower,
         term: 0,

@@ -17,13 +17,16 @@ use transport::memory::Network;
 
 use super::client::{Client, Directory, linearizable};
 use super::cloud::{self, Cloud};
-use super::faults::Ongoing;
+use super::faults::{self, Ongoing};
 use super::machine::{Machine, Process, Setting, address};
-use super::{CHAOS, HEALED_WITHIN, Options, Outcome};
+use super::{AWAY_PACE, CHAOS, HEALED_WITHIN, Options, Outcome, Pace};
 use crate::invariants::{Consistency, Fact, Healed, Lengths, Oracle, Read, Visitor};
 
 /// Clients of a simulation.
 const CLIENTS: u64 = 4;
+/// Events that may wait for the cloud: few, so that it happens; or all of some days.
+const OUTBOX_MAX: u64 = 100;
+const OUTBOX_AWAY_MAX: u64 = 1_000_000;
 /// How often nodes are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// One look in so many also compares digests and queues.
@@ -56,7 +59,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Watch {
-    fn new(trace: bool) -> Self {
+    /// Sees nothing yet.
+    pub fn new(trace: bool) -> Self {
         Self {
             shared: Arc::new(Shared {
                 began: Instant::now(),
@@ -144,7 +148,8 @@ pub struct World {
 /// Simulates one seed.
 pub async fn simulate(options: &Options) -> anyhow::Result<Outcome> {
     let watch = Watch::new(options.trace);
-    let mut world = World::new(options.seed, watch.clone())?;
+    let mut world = World::new(options, watch.clone())?;
+    let pace = world.setting.pace;
     world.cloud.start()?;
     world.cloud.publish();
     for node in world.machines.keys().copied().collect::<Vec<_>>() {
@@ -153,12 +158,15 @@ pub async fn simulate(options: &Options) -> anyhow::Result<Outcome> {
     let stop = CancellationToken::new();
     let clients = TaskTracker::new();
     for number in 1..=CLIENTS {
-        let client = Client::new(number, options.seed, world.directory.clone(), watch.clone());
+        let client = Client::new(number, options.seed, world.directory.clone(), watch.clone(), pace);
         clients.spawn(client.run(stop.clone()));
     }
-    let looking = tokio::spawn(look(world.directory.clone(), watch.clone()));
+    let looking = tokio::spawn(look(world.directory.clone(), watch.clone(), pace));
 
-    world.chaos(Instant::now() + CHAOS).await;
+    match options.away {
+        Some(away) => world.without_cloud(away).await,
+        None => world.chaos(&faults::EACH, Instant::now() + CHAOS).await,
+    }
     world.heal().await;
     stop.cancel();
     clients.close();
@@ -185,7 +193,8 @@ fn outcome(seed: u64, watch: &Watch) -> Outcome {
 }
 
 impl World {
-    fn new(seed: u64, watch: Watch) -> anyhow::Result<Self> {
+    fn new(options: &Options, watch: Watch) -> anyhow::Result<Self> {
+        let seed = options.seed;
         let mut random = SmallRng::seed_from_u64(seed);
         let network = Network::new(random.random());
         // Files that are synced at once anyway: memory is enough for them.
@@ -199,7 +208,12 @@ impl World {
         watch.note(|| format!("seed {seed}, {nodes} nodes"));
         Ok(Self {
             random,
-            setting: Setting { seed, network, founders },
+            setting: match options.away {
+                Some(_) => {
+                    Setting { pace: AWAY_PACE, outbox_len_max: OUTBOX_AWAY_MAX, seed, network, founders }
+                }
+                None => Setting { pace: Pace::DEFAULT, outbox_len_max: OUTBOX_MAX, seed, network, founders },
+            },
             machines,
             next_node: nodes + 1,
             cloud,
@@ -245,6 +259,26 @@ impl World {
         running.filter_map(|(node, machine)| Some((*node, machine.process.clone()?))).collect()
     }
 
+    /// The cloud is gone for days, and nodes fail meanwhile. Then all machines are switched off and on: what they serve and take then
+    /// comes from their disks alone.
+    async fn without_cloud(&mut self, away: Duration) {
+        let until = Instant::now() + away;
+        sleep(self.setting.pace.of(Duration::from_secs(2))).await;
+        self.cut_off_cloud();
+        self.chaos(&faults::WITHOUT_CLOUD, until).await;
+        let nodes: Vec<u64> = self.machines.keys().copied().collect();
+        nodes.iter().for_each(|node| self.kill(*node));
+        for node in nodes {
+            self.boot(node).await;
+        }
+        self.watch.note(|| "all start anew without the cloud".to_owned());
+        for (node, process) in self.running() {
+            let served = process.store.active_manifest().is_some();
+            self.watch.observe(&Fact::AskedWithoutCloud { node, answered: served });
+        }
+        sleep(self.setting.pace.of(Duration::from_secs(5))).await;
+    }
+
     /// Waits until everything has healed, and says how it is.
     async fn heal(&mut self) {
         self.stop_faults().await;
@@ -252,11 +286,11 @@ impl World {
         loop {
             let healed = self.healed(since).await;
             let whole = Healed { leader: true, after: healed.after, ..Healed::default() };
-            if healed == whole || healed.after >= HEALED_WITHIN {
+            if healed == whole || healed.after >= self.setting.pace.of(HEALED_WITHIN) {
                 self.watch.observe(&Fact::Healed(healed));
                 return;
             }
-            sleep(Duration::from_millis(100)).await;
+            sleep(self.setting.pace.ms(100)).await;
             for node in self.machines.keys().copied().collect::<Vec<_>>() {
                 self.boot(node).await;
             }
@@ -274,7 +308,7 @@ impl World {
         let down = self.machines.iter().filter(|(_, machine)| machine.process.is_none());
         let mut refusing: Vec<u64> = down.map(|(node, _)| *node).collect();
         for (node, process) in &nodes {
-            if leader && !prove(process).await {
+            if leader && !prove(process, self.setting.pace).await {
                 refusing.push(*node);
             }
         }
@@ -296,20 +330,20 @@ impl World {
             let equal = applied.windows(2).all(|pair| pair[0].index == pair[1].index);
             let sent = applied.iter().all(|applied| applied.last_offset == applied.acknowledged);
             let after = self.watch.now().saturating_sub(since);
-            if equal && sent || after >= HEALED_WITHIN {
+            if equal && sent || after >= self.setting.pace.of(HEALED_WITHIN) {
                 let outbox = applied.iter().map(|a| a.last_offset.0 - a.acknowledged.0).max().unwrap_or(0);
                 let lagging = if equal { Vec::new() } else { applied.iter().map(|a| a.index).collect() };
                 let healed = Healed { leader: true, refusing: Vec::new(), lagging, outbox, after };
                 self.watch.observe(&Fact::Healed(healed));
                 break;
             }
-            sleep(Duration::from_millis(50)).await;
+            sleep(self.setting.pace.ms(50)).await;
         }
         for (node, process) in self.running() {
             say_digest(&self.watch, node, &process).await;
             for visitor in self.watch.visitors() {
                 let began = self.watch.now();
-                let Some(seen) = linearizable(&process, visitor).await else {
+                let Some(seen) = linearizable(&process, visitor, self.setting.pace).await else {
                     let refusing = vec![node];
                     self.watch.observe(&Fact::Healed(Healed { leader: true, refusing, ..Healed::default() }));
                     return;
@@ -322,21 +356,22 @@ impl World {
 }
 
 /// Whether a node takes a write.
-async fn prove(process: &Process) -> bool {
+async fn prove(process: &Process, pace: Pace) -> bool {
     let (store, at_ms) = (process.store.clone(), process.clock.now_ms());
     let visitor =
         proto::VisitorId::Device(proto::DeviceId::new("proof").unwrap_or_else(|error| panic!("{error}")));
     let command = proto::command::Command::Served { visitor, items: Vec::new(), at_ms };
-    let proposed =
-        process.host.spawn(async move { store.propose(command, Instant::now() + PROOF_WITHIN).await });
+    let proposed = process
+        .host
+        .spawn(async move { store.propose(command, Instant::now() + pace.of(PROOF_WITHIN)).await });
     matches!(proposed.await, Ok(Ok(_)))
 }
 
 /// Looks at every node again and again.
-async fn look(directory: Directory, watch: Watch) {
+async fn look(directory: Directory, watch: Watch, pace: Pace) {
     let mut count: u32 = 0;
     loop {
-        sleep(LOOK_EVERY).await;
+        sleep(pace.of(LOOK_EVERY)).await;
         count = count.wrapping_add(1);
         let nodes: Vec<_> = lock(&directory).iter().map(|(node, process)| (*node, process.clone())).collect();
         for (node, process) in nodes {
