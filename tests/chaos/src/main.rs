@@ -114,7 +114,7 @@ enum Command {
 fn main() -> anyhow::Result<ExitCode> {
     match Args::parse().command {
         Command::Fuzz { seed, count, jobs, json } => {
-            let report = fuzz::run(&fuzz::Options { seed, count, jobs, planted: None })?;
+            let report = fuzz::run(&fuzz::Options { seed, count, jobs })?;
             print(&report.to_string());
             write_json(json, &report)?;
             Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

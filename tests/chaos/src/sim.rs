@@ -30,6 +30,8 @@ const CHAOS: Duration = Duration::from_secs(20);
 pub const HEALED_WITHIN: Duration = Duration::from_secs(30);
 /// How much slower everything goes while the cloud is away for days: heartbeats of 20 s instead of 80 ms, and so on.
 const AWAY_PACE: Pace = Pace(250);
+/// And the clients' operations, so that what waits for the cloud can be looked through often.
+const AWAY_THINK: Pace = Pace(2_500);
 
 /// How many times slower a PoP, its clients and its faults go than by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use chaos::fuzz;
+use chaos::{fuzz, sim};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_rockpool-chaos");
 
@@ -16,6 +16,25 @@ fn rockpool_chaos(args: &[&str]) -> (bool, String) {
 #[test]
 fn every_promise_holds_through_300_seeds() {
     let (passed, report) = rockpool_chaos(&["fuzz", "--seed", "1", "--count", "300"]);
+    assert!(passed, "{report}");
+}
+
+/// Six hours here; `make chaos` has the 72.
+#[test]
+fn a_pop_goes_on_for_hours_without_the_cloud_and_loses_nothing() {
+    let (ended, outcome) = rockpool_chaos(&["simulate", "--seed", "1", "--away", "6"]);
+    assert!(ended, "{outcome}");
+    let outcome: sim::Outcome = serde_json::from_str(&outcome).unwrap();
+    assert!(outcome.violations.is_empty(), "{:?}", outcome.violations);
+    assert!(outcome.checked["acknowledged"] > 1_000, "{:?}", outcome.checked);
+    for kind in ["power cut of all", "kill of a quorum", "clock step"] {
+        assert!(outcome.faults.contains_key(kind), "no {kind} in {:?}", outcome.faults);
+    }
+}
+
+#[test]
+fn a_thousand_edges_come_back_without_a_stampede() {
+    let (passed, report) = rockpool_chaos(&["edges", "--edges", "1000"]);
     assert!(passed, "{report}");
 }
 

@@ -69,8 +69,6 @@ pub(super) struct State {
     pub(super) cached: Image,
     /// Writes that are durable, since the disk was new.
     synced: u64,
-    /// Syncs of the log that have returned.
-    syncs: u64,
     /// The state machine's tree, in the page cache.
     map: Map,
     random: SmallRng,
@@ -100,7 +98,6 @@ impl State {
             self.synced += self.pending.drain(..).count() as u64;
             return Err(failing.error());
         }
-        self.syncs += 1;
         self.settle(upto);
         Ok(())
     }
@@ -122,7 +119,6 @@ impl Disk {
             pending: Vec::new(),
             cached: Image::default(),
             synced: 0,
-            syncs: 0,
             map: Map::default(),
             random: SmallRng::seed_from_u64(seed),
         };
@@ -132,11 +128,6 @@ impl Disk {
     /// Changes how it behaves.
     pub fn set(&self, change: impl FnOnce(&mut DiskSettings)) {
         change(&mut lock(&self.shared).settings);
-    }
-
-    /// Syncs of the log so far.
-    pub fn syncs(&self) -> u64 {
-        lock(&self.shared).syncs
     }
 
     /// The machine loses its power. Of what was written and not synced some is lost, and the page cache is gone.

@@ -208,11 +208,7 @@ impl Work {
         let timer = self.metrics.snapshot_seconds.start_timer();
         let meta = meta_of(&self.heads)?;
         let mut writer = self.snapshots.create(&meta)?;
-        let forget_outbox = planted::on("snapshot_without_outbox");
-        self.base.for_each(self.heads.offsets.acknowledged, |key, value| match keys::event_offset(key) {
-            Some(_) if forget_outbox => Ok(()),
-            _ => writer.record(key, value),
-        })?;
+        self.base.for_each(self.heads.offsets.acknowledged, |key, value| writer.record(key, value))?;
         let saved = writer.finish(&self.snapshots, meta)?;
         timer.observe_duration();
         Ok(saved)

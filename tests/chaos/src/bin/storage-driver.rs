@@ -72,6 +72,8 @@ struct Run {
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> Result<()> {
+    // Planted bugs are switched on by FAILPOINTS.
+    let _planted = fail::FailScenario::setup();
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new("warn"))
         .with_writer(std::io::stderr)

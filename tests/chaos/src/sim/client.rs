@@ -16,9 +16,9 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::Pace;
 use super::machine::Process;
 use super::world::Watch;
+use super::{AWAY_THINK, Pace};
 use crate::invariants::{Consistency, Fact, Read, Serial, Visitor};
 
 /// Events of one visitor: all of them fit the ring of a profile.
@@ -48,6 +48,7 @@ pub struct Client {
     directory: Directory,
     watch: Watch,
     pace: Pace,
+    think: Pace,
 }
 
 /// A visitor's name.
@@ -78,13 +79,14 @@ impl Client {
     /// A client with a visitor of its own.
     pub fn new(number: u64, seed: u64, directory: Directory, watch: Watch, pace: Pace) -> Self {
         let random = SmallRng::seed_from_u64(seed ^ (number << 48));
-        Self { number, visitor: number * 1_000, serial: 0, token: 0, random, directory, watch, pace }
+        let think = if pace == Pace::DEFAULT { pace } else { AWAY_THINK };
+        Self { number, visitor: number * 1_000, serial: 0, token: 0, random, directory, watch, pace, think }
     }
 
     /// Reads and writes until told to stop, and ends between two operations.
     pub async fn run(mut self, stop: tokio_util::sync::CancellationToken) {
         while !stop.is_cancelled() {
-            sleep(self.pace.ms(self.random.random_range(2..60))).await;
+            sleep(self.think.ms(self.random.random_range(2..60))).await;
             match self.random.random_range(0..10) {
                 0..=5 => self.write().await,
                 6 => self.read_local().await,

@@ -88,6 +88,12 @@ impl Cloud {
         self.shared.newest.send_replace(revision);
     }
 
+    /// A manifest of a newer revision than any, that the cloud did not sign.
+    pub fn forge(&self) -> SignedManifest {
+        let forged = manifest(Revision(self.shared.newest.borrow().0 + 1));
+        SignedManifest { signature: vec![0; forged.signature.len()], ..forged }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

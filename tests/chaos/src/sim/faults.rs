@@ -2,6 +2,7 @@
 
 mod cut;
 mod members;
+mod stranger;
 
 use std::time::Duration;
 
@@ -66,10 +67,12 @@ pub enum Fault {
     AcknowledgementsLost,
     /// The leader hands over.
     Transfer,
+    /// A node of another PoP stands at the peers' doors, with a bundle that nobody published.
+    Stranger,
 }
 
 /// All of them: a run of many seeds that lacks one has not covered what it claims.
-pub const ALL: [(Fault, &str); 24] = [
+pub const ALL: [(Fault, &str); 25] = [
     (Fault::Kill, "kill"),
     (Fault::KillQuorum, "kill of a quorum"),
     (Fault::PowerCut, "power cut"),
@@ -94,6 +97,7 @@ pub const ALL: [(Fault, &str); 24] = [
     (Fault::CloudKilled, "cloud killed"),
     (Fault::AcknowledgementsLost, "acknowledgement lost"),
     (Fault::Transfer, "leader transfer"),
+    (Fault::Stranger, "stranger at the doors"),
 ];
 
 /// Each as likely as any other.
@@ -223,6 +227,7 @@ impl World {
             Fault::MemberJoins | Fault::MemberLeaves => self.change_members(fault).await,
             Fault::Snapshot => self.snapshot().await,
             Fault::Transfer => self.transfer().await,
+            Fault::Stranger => self.stranger(),
             Fault::Bundle | Fault::CloudAway | Fault::CloudKilled | Fault::AcknowledgementsLost => {
                 self.hit_cloud(fault)
             }
