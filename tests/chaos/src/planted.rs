@@ -215,11 +215,20 @@ fn catch(program: &Path, bug: &Bug, seed: u64) -> Caught {
 fn catch_by_power_cuts(program: &Path, bug: &Bug, seed: u64) -> anyhow::Result<Caught> {
     let mut command = Command::new(program);
     command.args(["power-cuts", "--seed", &seed.to_string(), "--count", &CUTS.to_string()]);
-    let output = command.env("FAILPOINTS", format!("{}=return", bug.name)).output()?;
+    // Traces of what it broke are nobody's.
+    let traces = tempfile::tempdir()?;
+    command.env("FAILPOINTS", format!("{}=return", bug.name)).env("TMPDIR", traces.path());
+    let output = command.output()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     // A report comes with every recording, and the last one holds all.
     let last = said.rsplit("power cuts from seed").next().unwrap_or_default();
     let broken = last.lines().filter(|line| line.trim_start().starts_with("BROKEN")).count() as u64;
+    anyhow::ensure!(
+        output.status.success() || broken > 0,
+        "power cuts with {} did not run: {}",
+        bug.name,
+        String::from_utf8_lossy(&output.stderr)
+    );
     let caught = broken > 0 && bug.caught_by.contains(&POWER);
     let by = BTreeMap::from([(POWER.to_owned(), broken)]);
     Ok(Caught { bug: bug.name.to_owned(), seeds: caught.then_some(1), by })

@@ -16,9 +16,9 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::machine::Process;
+use super::Pace;
+use super::machine::{Process, Setting};
 use super::world::Watch;
-use super::{AWAY_THINK, Pace};
 use crate::invariants::{Consistency, Fact, Read, Serial, Visitor};
 
 /// Events of one visitor: all of them fit the ring of a profile.
@@ -77,9 +77,9 @@ fn serials(view: &View) -> Vec<Serial> {
 
 impl Client {
     /// A client with a visitor of its own.
-    pub fn new(number: u64, seed: u64, directory: Directory, watch: Watch, pace: Pace) -> Self {
+    pub fn new(number: u64, setting: &Setting, directory: Directory, watch: Watch) -> Self {
+        let Setting { seed, pace, think, .. } = *setting;
         let random = SmallRng::seed_from_u64(seed ^ (number << 48));
-        let think = if pace == Pace::DEFAULT { pace } else { AWAY_THINK };
         Self { number, visitor: number * 1_000, serial: 0, token: 0, random, directory, watch, pace, think }
     }
 

@@ -107,6 +107,8 @@ pub struct Process {
 pub struct Setting {
     /// How slow it goes.
     pub pace: Pace,
+    /// How slow its clients are.
+    pub think: Pace,
     /// Most events that may wait for the cloud.
     pub outbox_len_max: u64,
     /// Everything random follows from it.

@@ -19,7 +19,7 @@ use super::client::{Client, Directory, linearizable};
 use super::cloud::{self, Cloud};
 use super::faults::{self, Ongoing};
 use super::machine::{Machine, Process, Setting, address};
-use super::{AWAY_PACE, CHAOS, HEALED_WITHIN, Options, Outcome, Pace};
+use super::{AWAY_PACE, AWAY_THINK, CHAOS, HEALED_WITHIN, Options, Outcome, Pace};
 use crate::invariants::{Consistency, Fact, Healed, Lengths, Oracle, Read, Visitor};
 
 /// Clients of a simulation.
@@ -158,7 +158,7 @@ pub async fn simulate(options: &Options) -> anyhow::Result<Outcome> {
     let stop = CancellationToken::new();
     let clients = TaskTracker::new();
     for number in 1..=CLIENTS {
-        let client = Client::new(number, options.seed, world.directory.clone(), watch.clone(), pace);
+        let client = Client::new(number, &world.setting, world.directory.clone(), watch.clone());
         clients.spawn(client.run(stop.clone()));
     }
     let looking = tokio::spawn(look(world.directory.clone(), watch.clone(), pace));
@@ -205,15 +205,14 @@ impl World {
         let machines = (1..=nodes).map(|node| (node, machine(node))).collect();
         let founders = (1..=nodes).map(|node| (NodeId(node), address(node))).collect();
         let cloud = Cloud::new(random.random(), network.clone(), watch.clone());
+        let (pace, think, outbox_len_max) = match options.away {
+            Some(_) => (AWAY_PACE, AWAY_THINK, OUTBOX_AWAY_MAX),
+            None => (Pace::DEFAULT, Pace::DEFAULT, OUTBOX_MAX),
+        };
         watch.note(|| format!("seed {seed}, {nodes} nodes"));
         Ok(Self {
             random,
-            setting: match options.away {
-                Some(_) => {
-                    Setting { pace: AWAY_PACE, outbox_len_max: OUTBOX_AWAY_MAX, seed, network, founders }
-                }
-                None => Setting { pace: Pace::DEFAULT, outbox_len_max: OUTBOX_MAX, seed, network, founders },
-            },
+            setting: Setting { pace, think, outbox_len_max, seed, network, founders },
             machines,
             next_node: nodes + 1,
             cloud,
