@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`invariants`] | what a PoP promises, one file a promise |
+//! | [`linear`] | is what clients saw of one key linearizable? |
 //! | [`sim`] | a PoP, a cloud and clients on virtual time, from one seed |
 //! | [`fuzz`] | many seeds, each in a process of its own |
 //! | [`planted`] | bugs behind switches: the harness must be able to fail |
@@ -19,6 +20,7 @@
 pub mod driver;
 pub mod fuzz;
 pub mod invariants;
+pub mod linear;
 pub mod planted;
 pub mod pop;
 pub mod power;

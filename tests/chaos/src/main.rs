@@ -122,7 +122,13 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         Command::Processes { seed, runs, seconds, at_once, json } => {
             log_to_stderr();
-            let report = real(processes::run(processes::Options { seed, runs, seconds, at_once }))?;
+            let report = real(processes::run(processes::Options {
+                seed,
+                runs,
+                seconds,
+                at_once,
+                gear: processes::Gear::default(),
+            }))?;
             print(&report.to_string());
             write_json(json, &report)?;
             Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
