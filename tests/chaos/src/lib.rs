@@ -13,6 +13,7 @@
 //! | [`pop`] | a PoP in one process: real stores on real folders |
 //! | [`processes`] | a cloud, nodes and clients as processes, under signals and bad networks |
 //! | [`serials`] | writes that can be told apart, and what a run said of them |
+//! | [`whole`] | all of it for long, with one sum |
 //! | [`trace`] | what a process did to its disk (`disk/` writes it) |
 //!
 //! `tests/processes/` starts real processes and breaks them; `tests/house/` holds the rules of the house.
@@ -30,3 +31,4 @@ pub mod serials;
 pub mod sim;
 #[path = "../disk/src/trace.rs"]
 pub mod trace;
+pub mod whole;
