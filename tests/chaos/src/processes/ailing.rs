@@ -53,6 +53,7 @@ impl Ailing {
         let mends = Instant::now() + self.lasts;
         std::fs::write(&self.control, self.rules())?;
         let mut noticed = self.says(from, "the store has ended", NOTICES_WITHIN).await?;
+        self.watch.note(&format!("node {}: {}: noticed {noticed}", self.node.node, self.fault.name()));
         let asked = if noticed { self.ask().await } else { Ok(()) };
         tokio::time::sleep_until(mends).await;
         mend(&self.control)?;
@@ -65,7 +66,9 @@ impl Ailing {
         if noticed && !self.says(from, "node is up", ANEW_WITHIN).await? {
             anyhow::ensure!(!self.watch.lives(&self.node), "{} began anew, and is not up", self.who());
         }
-        Ok(noticed && self.watch.lives(&self.node))
+        let whole = noticed && self.watch.lives(&self.node);
+        self.watch.note(&format!("node {}: its disk works again; it began anew: {whole}", self.node.node));
+        Ok(whole)
     }
 
     /// What fails: all that takes space, or every sync of the log; and what the node tries its disk with.
