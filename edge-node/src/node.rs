@@ -38,6 +38,9 @@ const DOORS_CLOSE_WITHIN: Duration = Duration::from_secs(10);
 /// How often it is tried.
 const DOORS_TRIED_EVERY: Duration = Duration::from_millis(100);
 
+/// How long a node that ends waits for another one to lead.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(1);
+
 /// Where a node listens, as written to `addresses.json` in its folder: ports that were 0 are known here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Addresses {
@@ -136,11 +139,24 @@ async fn live(config: Config, doors_within: Duration, shutdown: Shutdown) -> any
     tasks.spawn(disk::end_when_it_recovers(store.clone(), config.dir.clone(), shutdown.clone()));
     tasks.spawn(Arc::new(gateway).serve(doors.clients, shutdown.clone()));
     shutdown.cancelled().await;
+    hand_over(&store).await;
     tasks.close();
     tasks.wait().await;
     store.shutdown().await;
     peers_end.cancel();
     peers.await.context("the peers' door panicked")
+}
+
+/// A leader that goes lets another one lead first: writes then wait for some milliseconds, not for an election.
+async fn hand_over(store: &Store) {
+    if !store.leadership().borrow().is_leader {
+        return;
+    }
+    match tokio::time::timeout(HAND_OVER_WITHIN, store.transfer_leadership()).await {
+        Ok(Ok(())) => tracing::info!("another node leads now"),
+        Ok(Err(error)) => tracing::warn!(%error, "leadership is not handed over"),
+        Err(_) => tracing::warn!("no other node took over in time"),
+    }
 }
 
 /// Where artifacts come from.

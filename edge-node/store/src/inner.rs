@@ -87,6 +87,7 @@ impl Inner {
         };
         let inbox = Inbox::new(Arc::clone(machine.snapshots()), config.snapshot_bytes_max);
         runtime::spawn(housekeeping(machine.clone(), log.clone(), stop.clone()));
+        runtime::spawn(end_with_log(raft.clone(), log.clone(), stop.clone()));
         let freshness = Freshness::default();
         Ok(Self {
             raft,
@@ -190,7 +191,10 @@ impl Inner {
             let asked = async {
                 match present.leader {
                     _ if present.is_leader => self.read_index_as_leader().await.ok(),
-                    Some(leader) => self.ask_read_index(leader, deadline).await,
+                    Some(leader) => {
+                        let answer = self.ask_read_index(leader, deadline);
+                        leadership::while_it_leads(self.leadership.clone(), present, answer).await.flatten()
+                    }
                     None => None,
                 }
             };
@@ -221,8 +225,11 @@ impl Inner {
         Ok(linearizer.read_log_id().log_id().index)
     }
 
-    /// Why Raft has ended, if it has.
+    /// Why Raft has ended, or is about to.
     pub fn failure(&self) -> Option<String> {
+        if let Some(reason) = &*self.log.failure().borrow() {
+            return Some(format!("the log cannot be written: {reason}"));
+        }
         let metrics = self.raft.metrics();
         let state = metrics.borrow_watched().running_state.clone();
         state.err().map(|fatal| fatal.to_string())
@@ -333,6 +340,19 @@ async fn housekeeping(machine: Machine, log: LogStore, stop: CancellationToken) 
                 }
             }
         }
+    }
+}
+
+/// Ends Raft once the log takes no more writes: a leader that cannot write must not go on leading, nor wait for its next write to
+/// find out.
+async fn end_with_log(raft: Raft, log: LogStore, stop: CancellationToken) {
+    let mut failure = log.failure();
+    tokio::select! {
+        () = stop.cancelled() => return,
+        failed = failure.wait_for(Option::is_some) => if failed.is_err() { return },
+    }
+    if let Err(error) = raft.shutdown().await {
+        tracing::error!(%error, "Raft did not end well");
     }
 }
 

@@ -59,6 +59,22 @@ pub async fn change(leadership: &mut watch::Receiver<Leadership>, within: Durati
     !matches!(timeout(within, leadership.changed()).await, Ok(Err(_)))
 }
 
+/// What a leader answers, or none as soon as another one is known: whoever waits for one that died would else wait until its
+/// connection is given up, seconds after the next one leads.
+pub async fn while_it_leads<T>(
+    mut leadership: watch::Receiver<Leadership>,
+    present: Leadership,
+    answer: impl Future<Output = T>,
+) -> Option<T> {
+    let another =
+        |now: &Leadership| now.leader.is_some() && (now.leader, now.term) != (present.leader, present.term);
+    tokio::select! {
+        biased;
+        answer = answer => Some(answer),
+        Ok(_) = leadership.wait_for(another) => None,
+    }
+}
+
 /// Tells of changes until cancelled.
 pub fn follow(raft: Raft, metrics: Metrics, stop: CancellationToken) -> watch::Receiver<Leadership> {
     let (told, hears) = watch::channel(now(&raft));

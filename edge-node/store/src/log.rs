@@ -19,7 +19,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::durable::Folder;
 use crate::error::StoreError;
@@ -49,6 +49,8 @@ struct Shared {
     tail: RwLock<Tail>,
     /// Nothing above this may be purged: the last durable snapshot.
     purge_max: Arc<AtomicU64>,
+    /// A write failed, and why: what the disk holds is not known any more, so nothing is written after it.
+    failed: watch::Sender<Option<String>>,
     metrics: Metrics,
 }
 
@@ -69,7 +71,12 @@ impl LogStore {
         if let Some(last) = tail.last() {
             metrics.last_log_index.set(last.index.try_into().unwrap_or(i64::MAX));
         }
-        let shared = Arc::new(Shared { tail: RwLock::new(tail), purge_max, metrics });
+        let shared = Arc::new(Shared {
+            tail: RwLock::new(tail),
+            purge_max,
+            failed: watch::Sender::new(None),
+            metrics,
+        });
         let (orders, inbox) = mpsc::channel(ORDERS_LEN_MAX);
         writer::start(wal, inbox, Arc::clone(&shared))?;
         Ok(Self { shared, orders })
@@ -83,6 +90,12 @@ impl LogStore {
     /// Lets the committed index be noted where no entries come that it could go with.
     pub async fn note_committed(&self) -> io::Result<()> {
         self.orders.send(Order::Committed).await.map_err(|_| closed())
+    }
+
+    /// Why nothing is written any more, if a write has failed. Raft hears of it with its next write only, which may be long after:
+    /// watch this, and end it.
+    pub fn failure(&self) -> watch::Receiver<Option<String>> {
+        self.shared.failed.subscribe()
     }
 
     /// Makes all durable, and ends the thread.

@@ -180,6 +180,8 @@ fn main() -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Simulate { seed, trace } => {
+            // On a thread of its own: what is seeded is drawn by threads, and a log is not to change the run.
+            std::thread::spawn(log_to_stderr).join().map_err(|_| anyhow::anyhow!("no log"))?;
             entropy::seed(seed);
             let _planted = fail::FailScenario::setup();
             let outcome = sim::run(&sim::Options { seed, trace })?;

@@ -13,13 +13,10 @@ fn rockpool_chaos(args: &[&str]) -> (bool, String) {
     (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Seeds 274, 460 and 528 are open findings: a node stays behind (tests/chaos/README.md).
 #[test]
 fn every_promise_holds_through_300_seeds() {
-    for (seed, count) in [("1", "270"), ("275", "40")] {
-        let (passed, report) = rockpool_chaos(&["fuzz", "--seed", seed, "--count", count]);
-        assert!(passed, "{report}");
-    }
+    let (passed, report) = rockpool_chaos(&["fuzz", "--seed", "1", "--count", "300"]);
+    assert!(passed, "{report}");
 }
 
 #[test]

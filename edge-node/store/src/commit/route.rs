@@ -108,7 +108,9 @@ impl Router {
             Some(leader) => match leadership::address(&self.raft, leader) {
                 Some(address) => {
                     let commands = group.commands().cloned().collect();
-                    self.forward(leader, &address, commands, deadline).await
+                    let forwarded = self.forward(leader, &address, commands, deadline);
+                    let answer = leadership::while_it_leads(self.leadership.clone(), present, forwarded);
+                    answer.await.unwrap_or(Outcome::Unknown("the leader changed"))
                 }
                 None => Outcome::NotWritten,
             },
@@ -159,6 +161,10 @@ impl Router {
             Ok(PeerReply::NotLeader(_)) | Err(CallError::Away(_)) => Outcome::NotWritten,
             Ok(PeerReply::Error(reply)) if reply.code == Code::Unavailable => {
                 Outcome::Unknown("the leader changed")
+            }
+            // It is ending, or its disk failed: another one will lead.
+            Ok(PeerReply::Error(reply)) if reply.code == Code::NotReady => {
+                Outcome::Unknown("the leader ended")
             }
             Ok(PeerReply::Error(reply)) => Outcome::Refused(reply),
             Ok(_) => Outcome::Unknown("the leader's reply is of another kind"),

@@ -28,7 +28,7 @@ pub enum Order {
 
 /// Starts the thread.
 pub fn start(wal: Box<dyn Wal>, inbox: mpsc::Receiver<Order>, shared: Arc<Shared>) -> Result<(), StoreError> {
-    let mut writer = Some(Writer { wal, shared, noted: None, failed: None });
+    let mut writer = Some(Writer { wal, shared, noted: None });
     runtime::serve("store-log", inbox, move |order, _| {
         if let Order::Stop { done } = order {
             // Nobody hears that the files are free before they are.
@@ -51,8 +51,6 @@ struct Writer {
     shared: Arc<Shared>,
     /// The committed index that was handed to the log last.
     noted: Option<LogId>,
-    /// A write failed: what the disk holds is not known any more, so nothing is written after it.
-    failed: Option<String>,
 }
 
 impl Writer {
@@ -128,13 +126,15 @@ impl Writer {
     }
 
     fn write(&mut self, write: impl FnOnce(&mut dyn Wal) -> io::Result<()>) -> io::Result<()> {
-        if let Some(reason) = &self.failed {
+        if let Some(reason) = &*self.shared.failed.borrow() {
             return Err(io::Error::other(reason.clone()));
         }
-        write(&mut *self.wal).inspect_err(|error| {
-            tracing::error!(%error, "the log cannot be written");
-            self.failed = Some(error.to_string());
-        })
+        write(&mut *self.wal).inspect_err(|error| self.fail(error))
+    }
+
+    fn fail(&self, error: &io::Error) {
+        tracing::error!(%error, "the log cannot be written");
+        self.shared.failed.send_replace(Some(error.to_string()));
     }
 
     fn sync(&mut self, result: io::Result<()>, done: oneshot::Sender<io::Result<()>>) {
@@ -149,8 +149,7 @@ impl Writer {
         let flushed = Flushed { who, since: Instant::now(), seconds };
         // The callback went with the request: where it is dropped, whoever waits sees the channel close.
         if let Err(error) = self.wal.flush(Some(flushed)) {
-            tracing::error!(%error, "the log cannot be written");
-            self.failed = Some(error.to_string());
+            self.fail(&error);
         }
     }
 }

@@ -130,6 +130,17 @@ impl Machine {
     pub async fn boot(&mut self, setting: &Setting) -> Result<(), String> {
         self.lives += 1;
         let host = Host::new(setting.seed ^ (self.node << 40) ^ (self.lives << 20), self.disk.clone());
+        let begun = self.begin(host.clone(), setting).await;
+        self.process = begun.as_ref().ok().cloned();
+        if begun.is_err() {
+            // A process that cannot begin ends, and its door with it.
+            host.kill();
+            setting.network.kill(&host_name(self.node));
+        }
+        begun.map(drop)
+    }
+
+    async fn begin(&self, host: Host, setting: &Setting) -> Result<Process, String> {
         let registry = prometheus::Registry::new();
         let identity = Identity::Node { pop: pop(), node: NodeId(self.node) };
         let dialer = Arc::new(setting.network.dialer(&host_name(self.node), Some(identity.clone())));
@@ -154,8 +165,7 @@ impl Machine {
         let stop = CancellationToken::new();
         start_uplink(&host, &store, dialer, &registry, &stop).map_err(|error| error.to_string())?;
         let (clock, life) = (self.clock.clone(), self.lives);
-        self.process = Some(Process { host, store, clock, life, queue_max, outbox_max, stop });
-        Ok(())
+        Ok(Process { host, store, clock, life, queue_max, outbox_max, stop })
     }
 
     /// SIGKILL.
