@@ -347,8 +347,8 @@ impl Client {
             Some(Some(ClientReply::Tracked(tracked))) if tracked.accepted + tracked.duplicates == len => {
                 Sent::Counted(tracked.token.index)
             }
-            // A node that has too much to do says so before it does anything.
-            Some(Some(ClientReply::Error(error))) if error.code.fault() != proto::Fault::System => {
+            // A node at its limit may have sent it on before it found out: that is no refusal.
+            Some(Some(ClientReply::Error(error))) if error.code.fault() == proto::Fault::Caller => {
                 Sent::Refused
             }
             Some(_) => Sent::Lost,
