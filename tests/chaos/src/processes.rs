@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `stage` | the deployment, and the relays where its processes meet |
 //! | `client` | closed-loop clients with unique serials |
+//! | `kinds` | the kinds of fault |
 //! | `faults` | the schedule: signals, relays, changes of members, upgrades, disks |
 //! | `ailing` | a disk that is full, or does not sync |
 //! | `gear` | what nodes are started with: binary, disk, namespace, planted bug |
@@ -23,6 +24,7 @@ pub mod failover;
 mod faults;
 mod gear;
 mod judge;
+mod kinds;
 mod look;
 mod members;
 pub mod namespaces;
@@ -41,8 +43,9 @@ use tokio_util::sync::CancellationToken;
 use crate::invariants::{Violation, Visitor};
 use crate::linear::Verdicts;
 use client::Client;
-use faults::{Fault, Schedule, kinds};
+use faults::Schedule;
 pub use gear::Gear;
+use kinds::{Fault, kinds};
 use stage::Stage;
 use watch::Watch;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::client::{Client, Door, Way};
-use super::faults::Fault;
+use super::kinds::Fault;
 use super::watch::{Node, Watch};
 
 /// How long a node may take to notice: one that nobody writes to does not.

@@ -13,111 +13,12 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::ailing::Ailing;
-use super::gear::{Gear, control};
+use super::gear::control;
+use super::kinds::{Fault, kinds};
 use super::members::{see_through, transfer};
 use super::stage::Stage;
 use super::watch::Node;
 use crate::relay::{Direction, Faults, Kind, UdpRelay};
-
-/// What can go wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fault {
-    /// SIGKILL of one node.
-    Kill,
-    /// SIGKILL of the leader.
-    KillLeader,
-    /// SIGKILL of a majority.
-    KillQuorum,
-    /// SIGKILL of all nodes.
-    KillAll,
-    /// SIGSTOP of one node for half to three elections.
-    Pause,
-    /// SIGSTOP of the leader for half to three elections.
-    PauseLeader,
-    /// The leader hands over.
-    Transfer,
-    /// SIGKILL of the cloud.
-    KillCloud,
-    /// Nothing passes between any node and the cloud.
-    CutCloud,
-    /// A new node joins, and another leaves.
-    Replace,
-    /// All nodes are stopped in order and started as the next binary, one after the other.
-    Upgrade,
-    /// One node's disk is full.
-    DiskFull,
-    /// One node's log cannot be synced.
-    DiskFails,
-    /// One node's cable is out: only in network namespaces.
-    Unplug,
-    /// The kernel delays, loses and doubles what is sent to a node: only in network namespaces.
-    Netem,
-    /// What a relay does to datagrams.
-    Network(Kind),
-}
-
-/// All that any run has.
-pub const ALL: [Fault; 22] = [
-    Fault::Kill,
-    Fault::KillLeader,
-    Fault::KillQuorum,
-    Fault::KillAll,
-    Fault::Pause,
-    Fault::PauseLeader,
-    Fault::Transfer,
-    Fault::KillCloud,
-    Fault::CutCloud,
-    Fault::Replace,
-    Fault::Upgrade,
-    Fault::DiskFull,
-    Fault::DiskFails,
-    Fault::Network(Kind::Delay),
-    Fault::Network(Kind::Jitter),
-    Fault::Network(Kind::Loss),
-    Fault::Network(Kind::Duplicate),
-    Fault::Network(Kind::Reorder),
-    Fault::Network(Kind::OneWay),
-    Fault::Network(Kind::Blackhole),
-    Fault::Network(Kind::Rate),
-    Fault::Network(Kind::Rebind),
-];
-
-/// All of a run with what it has.
-pub fn kinds(gear: &Gear) -> Vec<Fault> {
-    let unplugs = gear.namespaces.as_ref().map(|_| Fault::Unplug);
-    let netem = gear.namespaces.as_ref().filter(|namespaces| namespaces.netem()).map(|_| Fault::Netem);
-    ALL.into_iter().chain(unplugs).chain(netem).collect()
-}
-
-impl Fault {
-    /// Whether it takes effect the moment it is injected; the others are counted when they have.
-    fn at_once(self) -> bool {
-        use Fault::{DiskFails, DiskFull, Network, Replace, Upgrade};
-        !matches!(self, Network(_) | Replace | Upgrade | DiskFull | DiskFails)
-    }
-
-    /// What people call it.
-    pub fn name(self) -> String {
-        match self {
-            Fault::Kill => "kill".into(),
-            Fault::KillLeader => "kill of the leader".into(),
-            Fault::KillQuorum => "kill of a quorum".into(),
-            Fault::KillAll => "kill of all".into(),
-            Fault::Pause => "pause".into(),
-            Fault::PauseLeader => "pause of the leader".into(),
-            Fault::Transfer => "leader transfer".into(),
-            Fault::KillCloud => "kill of the cloud".into(),
-            Fault::CutCloud => "cloud cut off".into(),
-            Fault::Replace => "member replaced".into(),
-            Fault::Upgrade => "rolling upgrade".into(),
-            Fault::DiskFull => "disk full".into(),
-            Fault::DiskFails => "disk does not sync".into(),
-            Fault::Unplug => "cable out".into(),
-            Fault::Netem => "netem".into(),
-            Fault::Network(kind) => format!("datagrams: {kind}"),
-        }
-    }
-}
 
 enum Undo {
     Boot(u64),
@@ -259,9 +160,18 @@ impl Schedule {
         nodes
     }
 
+    /// The node whose disk is broken: until that has run its course, its process is let alone.
+    fn spared(&self) -> Option<u64> {
+        self.ailing.as_ref().map(|((node, _), _)| node.node)
+    }
+
     /// Some node that runs and is not stopped, or the leader.
     async fn victim(&mut self, stage: &Stage, leader: bool) -> Option<u64> {
-        let stopped = |node: &u64| self.undo.iter().any(|(_, u)| matches!(u, Undo::Resume(n) if n == node));
+        let spared = self.spared();
+        let stopped = |node: &u64| {
+            Some(*node) == spared
+                || self.undo.iter().any(|(_, undo)| matches!(undo, Undo::Resume(other) if other == node))
+        };
         if leader {
             let found = timeout(Duration::from_secs(2), stage.deployment.leader()).await.ok()?.ok()?.0;
             return Some(found).filter(|node| !stopped(node));
@@ -271,11 +181,11 @@ impl Schedule {
     }
 
     async fn kill(&mut self, stage: &mut Stage, fault: Fault) -> anyhow::Result<Option<String>> {
-        let mut nodes = match fault {
+        let mut nodes: Vec<u64> = match fault {
             Fault::Kill | Fault::KillLeader => {
                 self.victim(stage, fault == Fault::KillLeader).await.into_iter().collect()
             }
-            _ => self.shuffled(stage),
+            _ => self.shuffled(stage).into_iter().filter(|node| Some(*node) != self.spared()).collect(),
         };
         let all = stage.members().len();
         let least = match fault {
@@ -301,7 +211,8 @@ impl Schedule {
         if self.change.is_some() {
             return Ok(None);
         }
-        let members = stage.members();
+        let spared = self.spared();
+        let members: Vec<u64> = stage.members().into_iter().filter(|node| Some(*node) != spared).collect();
         let leaves = members[self.random.random_range(0..members.len())];
         let Some((joins, address)) = stage.add().await? else { return Ok(None) };
         let steps = [
@@ -459,6 +370,11 @@ impl Schedule {
                     stage.watch.fault(&Fault::Upgrade.name(), 1);
                     return Ok(());
                 };
+                if self.spared() == Some(node) {
+                    nodes.push(node);
+                    self.later(500, 1_500, Undo::Upgrade(nodes, before));
+                    return Ok(());
+                }
                 stage.upgrade(node, before).await?;
                 self.later(500, 1_500, Undo::Upgrade(nodes, Some(node)));
                 Ok(())
@@ -471,7 +387,10 @@ impl Schedule {
     /// # Errors
     /// As [`Schedule::chaos`]; or where the change does not come to its end.
     pub async fn end(&mut self, stage: &mut Stage) -> anyhow::Result<()> {
-        while let Some((_, undo)) = self.undo.pop() {
+        let is_upgrade = |(_, undo): &(Instant, Undo)| matches!(undo, Undo::Upgrade(..));
+        let (upgrades, others) = std::mem::take(&mut self.undo).into_iter().partition(is_upgrade);
+        self.undo = upgrades;
+        for (_, undo) in others {
             self.undo(stage, undo).await?;
         }
         for relays in stage.relays.values() {
@@ -483,6 +402,9 @@ impl Schedule {
         }
         stage.watch.set_cloud_away(false);
         self.finish_ailing(stage, true).await?;
+        while let Some((_, undo)) = self.undo.pop() {
+            self.undo(stage, undo).await?;
+        }
         stage.watch.note("the last fault is over");
         self.finish_change(stage, true).await
     }
