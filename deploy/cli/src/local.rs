@@ -27,8 +27,8 @@ use transport::pki::{Authority, Trust, Validity};
 use transport::quic::{QuicDialer, Settings};
 
 use crate::control::{Control, NodeAdmin};
-use process::Process;
 pub use process::Launch;
+use process::Process;
 pub use settings::Overrides;
 
 /// How long the CA of a local deployment holds.
@@ -63,7 +63,7 @@ pub struct NodePorts {
 /// On which addresses processes listen: on loopback, where none is named.
 #[derive(Debug, Clone, Default)]
 pub struct Hosts {
-    /// The cloud's.
+    /// Where nodes reach the cloud.
     pub cloud: Option<IpAddr>,
     /// The nodes', those that come later too.
     pub nodes: BTreeMap<NodeId, IpAddr>,
@@ -125,7 +125,9 @@ impl Deployment {
         authority.issue_cloud(&["127.0.0.1".into()], Validity::starting_now(CA_LIFETIME))?;
         let app_key = secret(&options.dir.join("app.key"))?;
         let port = || port_of(hosts.cloud);
-        let cloud_ports = CloudPorts { uplink: port()?, enrol: port()?, api: port()?, admin: port()? };
+        // Its API has no TLS: it stays on loopback.
+        let (api, admin) = (free_port()?, free_port()?);
+        let cloud_ports = CloudPorts { uplink: port()?, enrol: port()?, api, admin };
         let mut deployment = Self {
             pop,
             cloud_ports,

@@ -8,7 +8,7 @@ use rockpool::control::NodeAdmin;
 use tokio::time::sleep;
 
 use super::client::{Client, Door, name, read_linearizable, serial};
-use super::look::{Status, say_digest, status};
+use super::look::{Status, ready, say_digest, status};
 use super::stage::Stage;
 use crate::invariants::{Fact, Healed, Serial, Visitor};
 use crate::linear::Verdicts;
@@ -61,6 +61,12 @@ async fn healed(stage: &Stage, prover: &mut Client, since: Duration) -> Healed {
             if !prover.write_through(&node).await {
                 refusing.push(node.node);
             }
+        }
+    }
+    for node in stage.watch.nodes() {
+        // One that has no bundle yet shows nothing.
+        if !refusing.contains(&node.node) && !ready(&node).await {
+            refusing.push(node.node);
         }
     }
     let highest = said.iter().map(|(_, status)| status.applied).max().unwrap_or(0);
