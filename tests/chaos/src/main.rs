@@ -138,7 +138,7 @@ struct All {
     #[arg(long, default_value_t = 30)]
     seconds: u64,
     /// How many process runs at once
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 6)]
     at_once: usize,
     /// Start the nodes of process runs with this edge-node, and upgrade them under load
     #[arg(long)]
