@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the edge-node of an earlier commit, once, and prints where it is: what rolling upgrades start from.
 #   tests/chaos/previous.sh [COMMIT]      without one: the last tag, or else the commit before the present one
-# Say nothing and fail where there is no history (a tarball): rockpool-chaos then upgrades from the present binary to itself.
+# Fails, and says why, where there is no history (a tarball): without --previous rockpool-chaos upgrades from the present binary to itself.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 git rev-parse --git-dir >/dev/null 2>&1 || { echo "no git history here: there is no previous binary" >&2; exit 1; }

@@ -14,7 +14,7 @@ async fn caught(planted: &str, by: &[&str]) {
     let _turn = turn().await;
     let report = short(1, Some(planted)).await;
     let broken = |by: &&str| report.violations.iter().any(|(_, violation)| violation.invariant == **by);
-    assert!(by.iter().any(|by| broken(&by)), "{planted} was not caught:\n{report}");
+    assert!(by.iter().any(broken), "{planted} was not caught:\n{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
