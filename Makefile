@@ -20,9 +20,9 @@ test: data ## Build and run every test
 	cargo build --workspace --all-targets
 	cargo test --workspace
 
-chaos: chaos-bins ## Break everything for long: SEEDS (10000) simulations, CUTS (1000) power cuts
-	$(CHAOS) fuzz --seed $(or $(SEED),1) --count $(or $(SEEDS),10000) $(JSON_FLAG)
-	$(CHAOS) power-cuts --seed $(or $(SEED),1) --count $(or $(CUTS),1000)
+chaos: chaos-bins ## Break everything for long: SEEDS (10000) simulations, RUNS (100) of processes, CUTS (1000) power cuts
+	$(CHAOS) all --seed $(or $(SEED),1) --seeds $(or $(SEEDS),10000) --runs $(or $(RUNS),100) --cuts $(or $(CUTS),1000) \
+	  $(if $(PREVIOUS),--previous $(PREVIOUS)) $(JSON_FLAG) $(ARGS)
 
 chaos-planted: chaos-bins ## Switch on planted bugs, one after the other, and see that each is caught
 	$(CHAOS) planted

@@ -32,6 +32,9 @@ fn main() -> anyhow::Result<()> {
     }
     let config = edge_node::config::Config::load(arguments.config.as_deref())?;
     service::telemetry::init(&config.log)?;
+    // FAILPOINTS of the environment, for as long as the node runs.
+    #[cfg(feature = "planted")]
+    let _planted = fail::FailScenario::setup();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let shutdown = service::shutdown::on_signals()?;

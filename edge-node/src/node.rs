@@ -33,6 +33,11 @@ use crate::workers::Workers;
 /// A node whose state may be older than this is not ready: it was cut off from its PoP's majority.
 const CUT_OFF_AFTER: Duration = Duration::from_secs(5);
 
+/// How long the doors of a life before may take to close: a socket closes with the last connection that was accepted on it.
+const DOORS_CLOSE_WITHIN: Duration = Duration::from_secs(10);
+/// How often it is tried.
+const DOORS_TRIED_EVERY: Duration = Duration::from_millis(100);
+
 /// How long a node that ends waits for another one to lead.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(1);
 
@@ -59,17 +64,19 @@ struct Doors {
 /// Runs a node until shutdown. One whose disk fails goes on answering from what it knows, acknowledges nothing, and begins anew
 /// when the disk takes writes again.
 pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
+    let mut doors_within = Duration::ZERO;
     loop {
-        live(config.clone(), shutdown.child_token()).await?;
+        live(config.clone(), doors_within, shutdown.child_token()).await?;
         if shutdown.is_cancelled() {
             return Ok(());
         }
         tracing::warn!("the disk takes writes again: the node begins anew");
+        doors_within = DOORS_CLOSE_WITHIN;
     }
 }
 
 /// One life of a node: until shutdown, or until its disk has failed and works again.
-async fn live(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
+async fn live(config: Config, doors_within: Duration, shutdown: Shutdown) -> anyhow::Result<()> {
     std::fs::create_dir_all(&config.dir).with_context(|| format!("cannot make {}", config.dir.display()))?;
     let registry = Registry::new();
     let metrics = Metrics::new(&registry)?;
@@ -77,7 +84,7 @@ async fn live(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let Some(own) = shutdown.run_until_cancelled(Own::open(&config)).await.transpose()? else {
         return Ok(());
     };
-    let doors = bind(&config, &own).await?;
+    let doors = bind_within(&config, &own, doors_within).await?;
     let addresses = publish_addresses(&config, &doors)?;
 
     let store = open_store(&config, &addresses, &doors, &registry).await?;
@@ -190,6 +197,19 @@ async fn form(store: &Store, config: &Config) -> anyhow::Result<()> {
 
 async fn keep_link(cloud: CloudLink, report: Report, shutdown: Shutdown) {
     cloud.run(report, shutdown).await;
+}
+
+async fn bind_within(config: &Config, own: &Own, within: Duration) -> anyhow::Result<Doors> {
+    let until = tokio::time::Instant::now() + within;
+    loop {
+        match bind(config, own).await {
+            Err(error) if tokio::time::Instant::now() < until => {
+                tracing::debug!(%error, "a door of the life before is still open");
+                tokio::time::sleep(DOORS_TRIED_EVERY).await;
+            }
+            bound => return bound,
+        }
+    }
 }
 
 async fn bind(config: &Config, own: &Own) -> anyhow::Result<Doors> {

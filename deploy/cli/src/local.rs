@@ -12,7 +12,7 @@ mod process;
 mod settings;
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,6 +27,7 @@ use transport::pki::{Authority, Trust, Validity};
 use transport::quic::{QuicDialer, Settings};
 
 use crate::control::{Control, NodeAdmin};
+pub use process::Launch;
 use process::Process;
 pub use settings::Overrides;
 
@@ -59,6 +60,15 @@ pub struct NodePorts {
     pub admin: String,
 }
 
+/// On which addresses processes listen: on loopback, where none is named.
+#[derive(Debug, Clone, Default)]
+pub struct Hosts {
+    /// Where nodes reach the cloud.
+    pub cloud: Option<IpAddr>,
+    /// The nodes', those that come later too.
+    pub nodes: BTreeMap<NodeId, IpAddr>,
+}
+
 /// A deployment whose processes this process owns: they end with it.
 pub struct Deployment {
     options: Options,
@@ -71,6 +81,10 @@ pub struct Deployment {
     own: BTreeMap<NodeId, Vec<(String, toml::Value)>>,
     /// Where peers are told to reach a node, if not where it listens.
     announced: BTreeMap<NodeId, String>,
+    /// How nodes are started, if not as their binary beside ours.
+    launches: BTreeMap<NodeId, Launch>,
+    /// Addresses of processes that are not on loopback.
+    hosts: Hosts,
     app_key: String,
     trust: Trust,
 }
@@ -95,7 +109,13 @@ impl Deployment {
     }
 
     /// Prepares the folder and chooses ports, and starts nothing: what stands between processes can be put up first.
-    pub fn prepare(mut options: Options) -> anyhow::Result<Self> {
+    pub fn prepare(options: Options) -> anyhow::Result<Self> {
+        Self::prepare_on(options, Hosts::default())
+    }
+
+    /// The same, on other addresses than loopback: each must be one of the machine or network namespace in which the process
+    /// is started, with all its ports free.
+    pub fn prepare_on(mut options: Options, hosts: Hosts) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&options.dir)
             .with_context(|| format!("cannot make {}", options.dir.display()))?;
         options.dir = options.dir.canonicalize()?;
@@ -104,8 +124,10 @@ impl Deployment {
             Authority::open_or_create(&options.dir.join("pki"), Validity::starting_now(CA_LIFETIME))?;
         authority.issue_cloud(&["127.0.0.1".into()], Validity::starting_now(CA_LIFETIME))?;
         let app_key = secret(&options.dir.join("app.key"))?;
-        let cloud_ports =
-            CloudPorts { uplink: free_port()?, enrol: free_port()?, api: free_port()?, admin: free_port()? };
+        let port = || port_of(hosts.cloud);
+        // Its API has no TLS: it stays on loopback.
+        let (api, admin) = (free_port()?, free_port()?);
+        let cloud_ports = CloudPorts { uplink: port()?, enrol: port()?, api, admin };
         let mut deployment = Self {
             pop,
             cloud_ports,
@@ -114,6 +136,8 @@ impl Deployment {
             nodes: BTreeMap::new(),
             own: BTreeMap::new(),
             announced: BTreeMap::new(),
+            launches: BTreeMap::new(),
+            hosts,
             app_key,
             trust: authority.trust()?,
             options,
@@ -136,7 +160,8 @@ impl Deployment {
     }
 
     fn choose_ports(&mut self, node: NodeId) -> anyhow::Result<()> {
-        let ports = NodePorts { clients: free_port()?, peers: free_port()?, admin: free_port()? };
+        let port = || port_of(self.hosts.nodes.get(&node).copied());
+        let ports = NodePorts { clients: port()?, peers: port()?, admin: port()? };
         self.ports.insert(node, ports);
         Ok(())
     }
@@ -152,7 +177,7 @@ impl Deployment {
     pub async fn start_cloud(&mut self) -> anyhow::Result<()> {
         let dir = self.dir().join("cloud");
         settings::write(&dir.join("cloud.toml"), &settings::cloud(self))?;
-        self.cloud = Some(Process::spawn("cloud", &dir, "cloud.toml")?);
+        self.cloud = Some(Process::spawn("cloud", &dir, "cloud.toml", &Launch::default())?);
         self.until("the cloud is ready", Duration::from_secs(30), async |this: &Self| {
             NodeAdmin::new(&this.cloud_ports.admin)?.ready().await
         })
@@ -163,8 +188,14 @@ impl Deployment {
     pub fn start_node(&mut self, node: NodeId) -> anyhow::Result<()> {
         let dir = self.node_dir(node);
         settings::write(&dir.join("edge-node.toml"), &settings::node(self, node)?)?;
-        self.nodes.insert(node, Process::spawn("edge-node", &dir, "edge-node.toml")?);
+        let launch = self.launches.get(&node).cloned().unwrap_or_default();
+        self.nodes.insert(node, Process::spawn("edge-node", &dir, "edge-node.toml", &launch)?);
         Ok(())
+    }
+
+    /// From its next start on, a node is started so.
+    pub fn launch(&mut self, node: NodeId, launch: Launch) {
+        self.launches.insert(node, launch);
     }
 
     /// Sets a setting for every node that is started from now on.
@@ -411,6 +442,12 @@ fn secret(path: &Path) -> anyhow::Result<String> {
         service::secrets::write_new(path, &service::secrets::generate())?;
     }
     Ok(service::secrets::read(path)?)
+}
+
+/// A port of loopback, or the same port of another host.
+fn port_of(host: Option<IpAddr>) -> anyhow::Result<String> {
+    let free: SocketAddr = free_port()?.parse()?;
+    Ok(SocketAddr::new(host.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), free.port()).to_string())
 }
 
 /// Ports that listeners of local deployments get: below the range from which systems take the ports of outgoing

@@ -242,7 +242,7 @@ pub fn command(place: &Place, orders: &Orders) -> Result<Command> {
 }
 
 /// What cargo built along: beside this executable, or beside its folder.
-fn built(name: &str) -> Result<PathBuf> {
+pub(crate) fn built(name: &str) -> Result<PathBuf> {
     let executable = std::env::current_exe()?;
     let beside = executable.parent().context("an executable lies in a folder")?;
     let above = beside.parent().unwrap_or(beside);

@@ -33,6 +33,8 @@ pub type Serial = u64;
 pub type Visitor = u64;
 /// A node's number.
 pub type Node = u64;
+/// Visitors from here on are written by several clients at once: their serials are unique, and have no order.
+pub const SHARED_FROM: Visitor = 1_000_000_000;
 
 /// What a read promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

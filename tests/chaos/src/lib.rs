@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`invariants`] | what a PoP promises, one file a promise |
+//! | [`linear`] | is what clients saw of one key linearizable? |
 //! | [`sim`] | a PoP, a cloud and clients on virtual time, from one seed |
 //! | [`fuzz`] | many seeds, each in a process of its own |
 //! | [`planted`] | bugs behind switches: the harness must be able to fail |
@@ -12,6 +13,7 @@
 //! | [`pop`] | a PoP in one process: real stores on real folders |
 //! | [`processes`] | a cloud, nodes and clients as processes, under signals and bad networks |
 //! | [`serials`] | writes that can be told apart, and what a run said of them |
+//! | [`whole`] | all of it for long, with one sum |
 //! | [`trace`] | what a process did to its disk (`disk/` writes it) |
 //!
 //! `tests/processes/` starts real processes and breaks them; `tests/house/` holds the rules of the house.
@@ -19,6 +21,7 @@
 pub mod driver;
 pub mod fuzz;
 pub mod invariants;
+pub mod linear;
 pub mod planted;
 pub mod pop;
 pub mod power;
@@ -28,3 +31,4 @@ pub mod serials;
 pub mod sim;
 #[path = "../disk/src/trace.rs"]
 pub mod trace;
+pub mod whole;

@@ -1,6 +1,7 @@
 //! `rockpool-chaos`: breaks Rockpool, and sees whether its promises hold.
 //!
 //! ```sh
+//! cargo run -p chaos -- all
 //! cargo run -p chaos -- fuzz --seed 1 --count 300
 //! cargo run -p chaos -- processes --seed 1 --runs 10 --seconds 30 --at-once 2
 //! cargo run -p chaos -- failover --kills 100
@@ -13,8 +14,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use chaos::processes::{self, failover};
-use chaos::{fuzz, planted, power, sim};
+use chaos::processes::namespaces::{self, Made, Namespaces};
+use chaos::processes::{self, Gear, failover};
+use chaos::{fuzz, planted, power, sim, whole};
 use clap::{Parser, Subcommand};
 
 /// Breaks Rockpool in every way that its neighbours in the field have been broken, and sees whether its promises hold.
@@ -59,23 +61,9 @@ enum Command {
     },
     /// Run deployments of real processes under faults, and say which promises were broken. ROCKPOOL_CHAOS_KEEP=1 keeps the
     /// folders of runs that failed
-    Processes {
-        /// The first run's seed; the others follow it
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
-        /// How many runs
-        #[arg(long, default_value_t = 1)]
-        runs: u64,
-        /// How long faults are injected in each, in seconds
-        #[arg(long, default_value_t = 30)]
-        seconds: u64,
-        /// How many runs at once
-        #[arg(long, default_value_t = 1)]
-        at_once: usize,
-        /// Write the summary to this file, as JSON
-        #[arg(long)]
-        json: Option<PathBuf>,
-    },
+    Processes(Processes),
+    /// Everything for long: power cuts, process runs (some in network namespaces, where root is had), simulated seeds; with one sum
+    All(All),
     /// Measure how long writes wait for the next leader
     Failover {
         /// How often the leader goes
@@ -111,6 +99,68 @@ enum Command {
     },
 }
 
+#[derive(Debug, clap::Args)]
+struct Processes {
+    /// The first run's seed; the others follow it
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many runs
+    #[arg(long, default_value_t = 1)]
+    runs: u64,
+    /// How long faults are injected in each, in seconds
+    #[arg(long, default_value_t = 30)]
+    seconds: u64,
+    /// How many runs at once; in namespaces one
+    #[arg(long, default_value_t = 1)]
+    at_once: usize,
+    /// Start nodes with this edge-node, and upgrade them under load (tests/chaos/previous.sh builds one)
+    #[arg(long)]
+    previous: Option<PathBuf>,
+    /// Give all nodes this bug: a name of tests/chaos/src/planted.rs
+    #[arg(long)]
+    planted: Option<String>,
+    /// Each node in a network namespace of its own. Takes root and iproute2; skipped where they are missing
+    #[arg(long)]
+    namespaces: bool,
+    /// For the program itself: the namespaces in whose hub it was started
+    #[arg(long, hide = true)]
+    inside: Option<String>,
+    /// Write the summary to this file, as JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+struct All {
+    /// The first seed of each part
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Simulated seeds
+    #[arg(long, default_value_t = 10_000)]
+    seeds: u64,
+    /// Power cuts
+    #[arg(long, default_value_t = 1_000)]
+    cuts: u64,
+    /// Process runs
+    #[arg(long, default_value_t = 100)]
+    runs: u64,
+    /// Process runs in network namespaces, besides
+    #[arg(long, default_value_t = 4)]
+    namespaced: u64,
+    /// How long faults are injected in each process run, in seconds
+    #[arg(long, default_value_t = 30)]
+    seconds: u64,
+    /// How many process runs at once
+    #[arg(long, default_value_t = 6)]
+    at_once: usize,
+    /// Start the nodes of process runs with this edge-node, and upgrade them under load
+    #[arg(long)]
+    previous: Option<PathBuf>,
+    /// Write the summary to this file, as JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
 fn main() -> anyhow::Result<ExitCode> {
     match Args::parse().command {
         Command::Fuzz { seed, count, jobs, json } => {
@@ -133,13 +183,8 @@ fn main() -> anyhow::Result<ExitCode> {
             let shown = report.is_clean() && report.missing().is_empty();
             Ok(if shown { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
-        Command::Processes { seed, runs, seconds, at_once, json } => {
-            log_to_stderr();
-            let report = real(processes::run(processes::Options { seed, runs, seconds, at_once }))?;
-            print(&report.to_string());
-            write_json(json, &report)?;
-            Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-        }
+        Command::Processes(asked) => in_processes(asked),
+        Command::All(asked) => all(asked),
         Command::Failover { kills, how, json } => {
             log_to_stderr();
             let figures = real(failover::measure(failover::Options { times: kills, how }))?;
@@ -167,6 +212,52 @@ fn main() -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn in_processes(asked: Processes) -> anyhow::Result<ExitCode> {
+    if asked.namespaces {
+        let words = std::env::args_os().skip(1).filter(|word| word != "--namespaces");
+        return match real(namespaces::run(|inside| {
+            words.chain(["--inside".into(), inside.into()]).collect()
+        }))? {
+            Made::Ran(code) => Ok(code),
+            Made::Skipped(why) => {
+                print(&format!("skipped: there can be no network namespaces here: {why}"));
+                Ok(ExitCode::SUCCESS)
+            }
+        };
+    }
+    log_to_stderr();
+    let Processes { seed, runs, seconds, previous, planted, .. } = asked;
+    let namespaces = asked.inside.map(Namespaces::enter).transpose()?;
+    if namespaces.as_ref().is_some_and(|namespaces| !namespaces.netem()) {
+        print(
+            "this kernel has no netem: in these namespaces only cables are pulled, and the relays make the network bad",
+        );
+    }
+    let at_once = if namespaces.is_some() { 1 } else { asked.at_once };
+    let gear = Gear { previous: absolute(previous)?, namespaces, planted };
+    let report = real(processes::run(processes::Options { seed, runs, seconds, at_once, gear }))?;
+    print(&report.to_string());
+    write_json(asked.json, &report)?;
+    Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn all(asked: All) -> anyhow::Result<ExitCode> {
+    log_to_stderr();
+    let All { seed, seeds, cuts, runs, namespaced, seconds, at_once, previous, json } = asked;
+    let gear = Gear { previous: absolute(previous)?, ..Gear::default() };
+    let options = whole::Options { seed, seeds, cuts, runs, namespaced, seconds, at_once, gear };
+    let report = whole::run(&options, print)?;
+    print(&report.to_string());
+    write_json(json, &report)?;
+    Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Nodes start in folders of their own.
+fn absolute(path: Option<PathBuf>) -> anyhow::Result<Option<PathBuf>> {
+    let found = |path: PathBuf| path.canonicalize().with_context(|| format!("no file {}", path.display()));
+    path.map(found).transpose()
 }
 
 /// Runs what is about real processes, in real time.

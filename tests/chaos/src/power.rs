@@ -40,7 +40,7 @@ const CHECKS_AT_ONCE: usize = 4;
 const REASONS_MAX: usize = 5;
 
 /// What many power cuts came to.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize)]
 pub struct Report {
     /// The first seed.
     pub seed: u64,

@@ -1,5 +1,6 @@
 //! One child process: its binary stands beside ours, its log goes to a file in its folder.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Mutex;
@@ -13,6 +14,17 @@ const STOP_WITHIN: Duration = Duration::from_secs(20);
 /// How much of a log an error shows.
 const LOG_TAIL_BYTES: usize = 2_000;
 
+/// How a process is started.
+#[derive(Debug, Clone, Default)]
+pub struct Launch {
+    /// Its binary; none: the one beside ours.
+    pub program: Option<PathBuf>,
+    /// What it is started through, in the same process: `["ip", "netns", "exec", "NAME"]`.
+    pub through: Vec<String>,
+    /// Variables of its environment, besides ours.
+    pub environment: Vec<(String, OsString)>,
+}
+
 /// A running child.
 pub struct Process {
     name: String,
@@ -22,12 +34,15 @@ pub struct Process {
 
 impl Process {
     /// Starts `binary --config settings` in `dir`.
-    pub fn spawn(binary: &str, dir: &Path, settings: &str) -> anyhow::Result<Self> {
+    pub fn spawn(binary: &str, dir: &Path, settings: &str, launch: &Launch) -> anyhow::Result<Self> {
         let log = dir.join(format!("{binary}.log"));
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&log)?;
-        let path = beside(binary)?;
-        let child = Command::new(&path)
+        let path = launch.program.clone().map_or_else(|| beside(binary), Ok)?;
+        let mut words = launch.through.iter().map(OsString::from).chain([path.clone().into()]);
+        let child = Command::new(words.next().unwrap_or_default())
+            .args(words)
             .args(["--config", settings])
+            .envs(launch.environment.iter().cloned())
             .current_dir(dir)
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)

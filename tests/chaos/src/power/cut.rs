@@ -16,7 +16,7 @@ const PAGE: u64 = 4_096;
 const SECTOR: usize = 512;
 
 /// What was done to a disk, by kind: files whose unsynced data or names met each fate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Losses {
     /// All unsynced data is gone.
     pub lost: u64,

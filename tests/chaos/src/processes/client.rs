@@ -1,5 +1,7 @@
-//! Clients of a run: each writes for a visitor of its own over the apps' door, one batch after the other, and reads what it and
-//! others wrote.
+//! Clients of a run: each writes over the apps' door, one batch after the other, and reads what it and others wrote.
+//!
+//! Most batches are for a visitor of the client's own, and are sent until they are acknowledged. Some are for one whom all clients write
+//! at the same time; of those a client may give one up whose outcome it does not know.
 //!
 //! The catalog has as many items as an answer may: every item that the visitor did not click is offered. So an answer says exactly
 //! which clicks the node knew.
@@ -19,12 +21,18 @@ use transport::quic::QuicDialer;
 use transport::{Dialer as _, Link, Peer, call};
 
 use super::watch::{Node, Watch};
-use crate::invariants::{Consistency, Fact, Read, Serial, Visitor};
+use crate::invariants::{Consistency, Fact, Read, SHARED_FROM, Serial, Visitor};
+use crate::linear::{Operation, Outcome, Work};
 
 /// Items of the catalog, `i0` to `i99`: as many as an answer may hold. A click on `i7` is a visitor's event 7.
 pub const ITEMS: usize = proto::limits::RECOMMEND_COUNT_MAX;
 /// Events of one visitor.
 const SERIALS_MAX: u64 = 90;
+/// One batch in so many is for the visitor whom all clients write, and one linearizable read.
+const COMMON_WRITES: u32 = 3;
+const COMMON_READS: u32 = 2;
+/// How likely a client gives such a batch up, each time it was not acknowledged.
+const GIVES_UP: f64 = 0.3;
 /// How long an answer is waited for.
 const ANSWER_WITHIN: Duration = Duration::from_millis(1_500);
 /// How long a node may try.
@@ -70,12 +78,17 @@ impl Door {
 
     /// Asks a node once. None: no answer, and the connection is given up.
     pub async fn ask(&mut self, node: &Node, ask: Ask) -> Option<ClientReply> {
+        self.ask_surely(node, ask).await?
+    }
+
+    /// Asks a node once. None: there was no connection, and the question was surely not sent; or it was, and there is no answer.
+    async fn ask_surely(&mut self, node: &Node, ask: Ask) -> Option<Option<ClientReply>> {
         let link = self.link(node).await?;
         let reply = exchange(&*link, ask).await;
         if reply.is_none() {
             self.links.remove(&node.node);
         }
-        reply
+        Some(reply)
     }
 
     async fn link(&mut self, node: &Node) -> Option<Arc<dyn Link>> {
@@ -131,6 +144,11 @@ fn item(serial: Serial) -> ItemId {
     ItemId::new(format!("i{serial}")).unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// The serial of a click on an item.
+pub fn serial(item: &ItemId) -> Option<Serial> {
+    item.as_str().strip_prefix('i')?.parse().ok()
+}
+
 /// The clicks that a node knew: items of the catalog that it did not offer.
 pub fn seen(answer: &Answer) -> Vec<Serial> {
     let offered: BTreeSet<&str> = answer.items.iter().map(|ranked| ranked.item.as_str()).collect();
@@ -142,8 +160,36 @@ fn shows(answer: &Answer) -> bool {
     answer.fresh && answer.served_by != ServedBy::Nothing
 }
 
+/// Events that are sent together, until they are acknowledged.
+#[derive(Clone)]
+struct Batch {
+    visitor: Visitor,
+    events: Vec<(Serial, EventId)>,
+    began: Duration,
+    /// It was sent, and nobody said what came of it.
+    lost: bool,
+}
+
+impl Batch {
+    fn operation(&self, client: u64, outcome: Outcome) -> Operation {
+        let work = Work::Write(self.events.iter().map(|(serial, _)| *serial).collect());
+        Operation { client, work, began: self.began, outcome }
+    }
+}
+
+/// What came of sending a batch once.
+enum Sent {
+    /// It is counted, at or before this log index.
+    Counted(u64),
+    /// It surely was not taken.
+    Refused,
+    /// It may have been.
+    Lost,
+}
+
 /// A client.
 pub struct Client {
+    number: u64,
     door: Door,
     watch: Watch,
     random: SmallRng,
@@ -151,21 +197,22 @@ pub struct Client {
     serial: Serial,
     /// Log index of its last acknowledged write.
     token: u64,
-    /// The batch that is not acknowledged yet.
-    pending: Vec<(Serial, EventId)>,
+    /// What is not acknowledged yet.
+    pending: Option<Batch>,
 }
 
 impl Client {
     /// A client with visitors of its own.
     pub fn new(number: u64, seed: u64, way: Way, watch: Watch) -> Self {
         Self {
+            number,
             door: Door::new(way),
             watch,
             random: SmallRng::seed_from_u64(seed ^ (number << 48)),
             visitor: number * 10_000,
             serial: 0,
             token: 0,
-            pending: Vec::new(),
+            pending: None,
         }
     }
 
@@ -181,15 +228,41 @@ impl Client {
             }
         }
         let until = Instant::now() + END_WITHIN;
-        while !self.pending.is_empty() && Instant::now() < until {
+        while self.pending.is_some() && Instant::now() < until {
             self.write_somewhere().await;
         }
-        self.pending.is_empty()
+        self.pending.is_none()
     }
 
     async fn write(&mut self, stop: &CancellationToken) {
+        if self.pending.is_none() && self.random.random_ratio(1, COMMON_WRITES) {
+            let count = self.random.random_range(1..=3);
+            let (visitor, first) = self.watch.common(count, SERIALS_MAX);
+            self.begin(visitor, first, count);
+        }
         while !self.write_somewhere().await && !stop.is_cancelled() {
             sleep(Duration::from_millis(self.random.random_range(5..100))).await;
+            if self.may_give_up() {
+                return;
+            }
+        }
+    }
+
+    /// Gives up what others write too, now and then. True: it did.
+    fn may_give_up(&mut self) -> bool {
+        let common = self.pending.as_ref().is_some_and(|batch| batch.visitor >= SHARED_FROM);
+        let gives_up = common && self.random.random_bool(GIVES_UP);
+        if gives_up {
+            self.give_up();
+        }
+        gives_up
+    }
+
+    /// Does not wait any more for what is not acknowledged. What was sent may still come to be.
+    pub fn give_up(&mut self) {
+        if let Some(batch) = self.pending.take() {
+            let outcome = if batch.lost { Outcome::Unknown } else { Outcome::Refused };
+            self.watch.record(batch.visitor, batch.operation(self.number, outcome));
         }
     }
 
@@ -205,56 +278,80 @@ impl Client {
 
     /// Sends what is not acknowledged, or else new events, once. True: acknowledged.
     pub async fn write_through(&mut self, node: &Node) -> bool {
-        if self.pending.is_empty() {
-            self.begin();
+        if self.pending.is_none() {
+            self.begin_own();
         }
-        let batch = self.pending.clone();
-        let Some(index) = self.track(node, &batch).await else { return false };
-        self.pending.clear();
+        let Some(mut batch) = self.pending.take() else { return false };
+        match self.track(node, &batch).await {
+            Sent::Counted(index) => self.acknowledged(batch, index).await,
+            sent => {
+                batch.lost |= matches!(sent, Sent::Lost);
+                self.pending = Some(batch);
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn acknowledged(&mut self, batch: Batch, index: u64) {
         self.token = self.token.max(index);
         self.watch.heard(index);
-        for (serial, _) in &batch {
-            self.watch.observe(&Fact::Acknowledged { visitor: self.visitor, serial: *serial });
+        for (serial, _) in &batch.events {
+            self.watch.observe(&Fact::Acknowledged { visitor: batch.visitor, serial: *serial });
         }
+        let ended = Outcome::Ended(self.watch.now());
+        self.watch.record(batch.visitor, batch.operation(self.number, ended));
         // Networks and SDKs repeat themselves: what was counted must not be counted again, here or elsewhere.
         if self.random.random_bool(0.05)
             && let Some(other) = self.watch.any_node(&mut self.random)
         {
             self.track(&other, &batch).await;
         }
-        true
     }
 
-    fn begin(&mut self) {
+    fn begin_own(&mut self) {
         let count = self.random.random_range(1..=3);
         if self.serial + count > SERIALS_MAX {
             self.visitor += 1;
             self.serial = 0;
         }
-        for serial in self.serial + 1..=self.serial + count {
-            let id = EventId(uuid::Uuid::now_v7());
-            self.watch.observe(&Fact::Sent { visitor: self.visitor, serial, id });
-            self.pending.push((serial, id));
-        }
+        let first = self.serial + 1;
         self.serial += count;
+        self.begin(self.visitor, first, count);
     }
 
-    /// Sends a batch once. The index that holds it, if it is counted.
-    async fn track(&mut self, node: &Node, batch: &[(Serial, EventId)]) -> Option<u64> {
+    fn begin(&mut self, visitor: Visitor, first: Serial, count: u64) {
+        let began = self.watch.now();
+        let mut events = Vec::new();
+        for serial in first..first + count {
+            let id = EventId(uuid::Uuid::now_v7());
+            self.watch.observe(&Fact::Sent { visitor, serial, id });
+            events.push((serial, id));
+        }
+        self.pending = Some(Batch { visitor, events, began, lost: false });
+    }
+
+    /// Sends a batch once.
+    async fn track(&mut self, node: &Node, batch: &Batch) -> Sent {
         let event = |(serial, id): &(Serial, EventId)| Event {
             id: *id,
-            visitor: name(self.visitor),
+            visitor: name(batch.visitor),
             at_ms: id.0.get_timestamp().map_or(0, |at| at.to_unix().0 * 1_000),
             trace: TraceId::default(),
             kind: EventKind::Click { item: item(*serial), slot: slot(), answer: None },
         };
-        let events: Vec<Event> = batch.iter().map(event).collect();
+        let events: Vec<Event> = batch.events.iter().map(event).collect();
         let len = u32::try_from(events.len()).unwrap_or(u32::MAX);
-        match self.door.ask(node, Ask::Track(Track { events })).await? {
-            ClientReply::Tracked(tracked) if tracked.accepted + tracked.duplicates == len => {
-                Some(tracked.token.index)
+        match self.door.ask_surely(node, Ask::Track(Track { events })).await {
+            None => Sent::Refused,
+            Some(Some(ClientReply::Tracked(tracked))) if tracked.accepted + tracked.duplicates == len => {
+                Sent::Counted(tracked.token.index)
             }
-            _ => None,
+            // A node at its limit may have sent it on before it found out: that is no refusal.
+            Some(Some(ClientReply::Error(error))) if error.code.fault() == proto::Fault::Caller => {
+                Sent::Refused
+            }
+            Some(_) => Sent::Lost,
         }
     }
 
@@ -283,10 +380,12 @@ impl Client {
     }
 
     async fn read_linearizable(&mut self) {
-        let (Some(visitor), Some(node)) = (self.any_visitor(), self.watch.any_node(&mut self.random)) else {
-            return;
+        let visitor = match self.random.random_ratio(1, COMMON_READS) {
+            true => Some(self.watch.common_visitor()),
+            false => self.any_visitor(),
         };
-        read_linearizable(&mut self.door, &self.watch, &node, visitor).await;
+        let (Some(visitor), Some(node)) = (visitor, self.watch.any_node(&mut self.random)) else { return };
+        read_linearizable(&mut self.door, &self.watch, self.number, &node, visitor).await;
     }
 
     fn observe(&self, node: &Node, visitor: Visitor, began: Duration, consistency: Consistency, a: &Answer) {
@@ -300,15 +399,24 @@ impl Client {
 }
 
 /// Reads a visitor at the highest log index that anybody was told of. False: the node did not come there in time.
-pub async fn read_linearizable(door: &mut Door, watch: &Watch, node: &Node, visitor: Visitor) -> bool {
+pub async fn read_linearizable(
+    door: &mut Door,
+    watch: &Watch,
+    client: u64,
+    node: &Node,
+    visitor: Visitor,
+) -> bool {
     let began = watch.now();
     let horizon = watch.horizon();
     let Some(answer) = door.offered(node, visitor, Some(horizon)).await else { return false };
     if !shows(&answer) {
         return false;
     }
+    // Before it counts as ended: who begins later reads at least there.
     watch.heard(answer.applied);
-    let consistency = Consistency::Linearizable;
-    watch.observe(&Fact::Read(Read { node: node.node, visitor, began, consistency, seen: &seen(&answer) }));
+    let (seen, consistency) = (seen(&answer), Consistency::Linearizable);
+    watch.observe(&Fact::Read(Read { node: node.node, visitor, began, consistency, seen: &seen }));
+    let (work, outcome) = (Work::Read(seen.into_iter().collect()), Outcome::Ended(watch.now()));
+    watch.record(visitor, Operation { client, work, began, outcome });
     true
 }

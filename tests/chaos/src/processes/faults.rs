@@ -9,87 +9,16 @@ use proto::peer::MemberChange;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng};
-use rockpool::control::NodeAdmin;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
+use super::ailing::Ailing;
+use super::gear::control;
+use super::kinds::{Fault, kinds};
+use super::members::{see_through, transfer};
 use super::stage::Stage;
-use super::watch::Watch;
+use super::watch::Node;
 use crate::relay::{Direction, Faults, Kind, UdpRelay};
-
-/// How long one answer to a change of members is waited for. Who is stopped does not give it.
-const CHANGE_ANSWER_WITHIN: Duration = Duration::from_secs(20);
-/// How long a change of members may take, with everything that stands in its way.
-const CHANGE_WITHIN: Duration = Duration::from_secs(180);
-
-/// What can go wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fault {
-    /// SIGKILL of one node.
-    Kill,
-    /// SIGKILL of the leader.
-    KillLeader,
-    /// SIGKILL of a majority.
-    KillQuorum,
-    /// SIGKILL of all nodes.
-    KillAll,
-    /// SIGSTOP of one node for half to three elections.
-    Pause,
-    /// SIGSTOP of the leader for half to three elections.
-    PauseLeader,
-    /// The leader hands over.
-    Transfer,
-    /// SIGKILL of the cloud.
-    KillCloud,
-    /// Nothing passes between any node and the cloud.
-    CutCloud,
-    /// A new node joins, and another leaves.
-    Replace,
-    /// What a relay does to datagrams.
-    Network(Kind),
-}
-
-/// All of them.
-pub const ALL: [Fault; 19] = [
-    Fault::Kill,
-    Fault::KillLeader,
-    Fault::KillQuorum,
-    Fault::KillAll,
-    Fault::Pause,
-    Fault::PauseLeader,
-    Fault::Transfer,
-    Fault::KillCloud,
-    Fault::CutCloud,
-    Fault::Replace,
-    Fault::Network(Kind::Delay),
-    Fault::Network(Kind::Jitter),
-    Fault::Network(Kind::Loss),
-    Fault::Network(Kind::Duplicate),
-    Fault::Network(Kind::Reorder),
-    Fault::Network(Kind::OneWay),
-    Fault::Network(Kind::Blackhole),
-    Fault::Network(Kind::Rate),
-    Fault::Network(Kind::Rebind),
-];
-
-impl Fault {
-    /// What people call it.
-    pub fn name(self) -> String {
-        match self {
-            Fault::Kill => "kill".into(),
-            Fault::KillLeader => "kill of the leader".into(),
-            Fault::KillQuorum => "kill of a quorum".into(),
-            Fault::KillAll => "kill of all".into(),
-            Fault::Pause => "pause".into(),
-            Fault::PauseLeader => "pause of the leader".into(),
-            Fault::Transfer => "leader transfer".into(),
-            Fault::KillCloud => "kill of the cloud".into(),
-            Fault::CutCloud => "cloud cut off".into(),
-            Fault::Replace => "member replaced".into(),
-            Fault::Network(kind) => format!("datagrams: {kind}"),
-        }
-    }
-}
 
 enum Undo {
     Boot(u64),
@@ -98,14 +27,23 @@ enum Undo {
     HealPeers(u64),
     HealUplink(u64),
     CloudBack,
+    Plug(u64),
+    Unspoil(u64),
+    /// The next of these is to be upgraded, after another.
+    Upgrade(Vec<u64>, Option<u64>),
 }
+
+/// Faults that take their own time, one of each at once.
+type Slow<T> = Option<(T, JoinHandle<anyhow::Result<bool>>)>;
 
 /// The schedule of a run, and what has not ended of it.
 pub struct Schedule {
     random: SmallRng,
     deck: Vec<Fault>,
     undo: Vec<(Instant, Undo)>,
-    change: Option<(u64, JoinHandle<anyhow::Result<()>>)>,
+    change: Slow<u64>,
+    ailing: Slow<(Node, Fault)>,
+    seed: u64,
     /// Kinds that were injected.
     pub injected: Vec<Fault>,
 }
@@ -114,7 +52,8 @@ impl Schedule {
     /// What is done follows from the seed; what comes of it, from the processes too.
     pub fn new(seed: u64) -> Self {
         let random = SmallRng::seed_from_u64(seed);
-        Self { random, deck: Vec::new(), undo: Vec::new(), change: None, injected: Vec::new() }
+        let (deck, undo, injected) = (Vec::new(), Vec::new(), Vec::new());
+        Self { random, deck, undo, change: None, ailing: None, seed, injected }
     }
 
     /// Injects faults until a time, and ends those whose time has come. Every kind comes once before any comes twice.
@@ -130,8 +69,9 @@ impl Schedule {
                 return Ok(());
             }
             self.finish_change(stage, false).await?;
+            self.finish_ailing(stage, false).await?;
             if self.deck.is_empty() {
-                self.deck = ALL.to_vec();
+                self.deck = kinds(stage.gear());
                 self.deck.shuffle(&mut self.random);
             }
             let Some(fault) = self.deck.pop() else { continue };
@@ -139,7 +79,7 @@ impl Schedule {
                 Some(what) => {
                     stage.watch.note(&format!("fault: {}: {what}", fault.name()));
                     self.injected.push(fault);
-                    if !matches!(fault, Fault::Network(_) | Fault::Replace) {
+                    if fault.at_once() {
                         stage.watch.fault(&fault.name(), 1);
                     }
                 }
@@ -199,6 +139,17 @@ impl Schedule {
                 Ok(Some("all uplinks".into()))
             }
             Fault::Replace => self.replace(stage).await,
+            Fault::Upgrade => {
+                let begun = |(_, undo): &(Instant, Undo)| matches!(undo, Undo::Upgrade(..));
+                if self.undo.iter().any(begun) {
+                    return Ok(None);
+                }
+                let nodes = stage.members();
+                self.later(1, 2, Undo::Upgrade(nodes.clone(), None));
+                Ok(Some(format!("nodes {nodes:?}")))
+            }
+            Fault::DiskFull | Fault::DiskFails => self.ail(stage, fault).await,
+            Fault::Unplug | Fault::Netem => self.cable(stage, fault).await,
             Fault::Network(kind) => self.spoil(stage, kind).await,
         }
     }
@@ -209,9 +160,18 @@ impl Schedule {
         nodes
     }
 
+    /// The node whose disk is broken: until that has run its course, its process is let alone.
+    fn spared(&self) -> Option<u64> {
+        self.ailing.as_ref().map(|((node, _), _)| node.node)
+    }
+
     /// Some node that runs and is not stopped, or the leader.
     async fn victim(&mut self, stage: &Stage, leader: bool) -> Option<u64> {
-        let stopped = |node: &u64| self.undo.iter().any(|(_, u)| matches!(u, Undo::Resume(n) if n == node));
+        let spared = self.spared();
+        let stopped = |node: &u64| {
+            Some(*node) == spared
+                || self.undo.iter().any(|(_, undo)| matches!(undo, Undo::Resume(other) if other == node))
+        };
         if leader {
             let found = timeout(Duration::from_secs(2), stage.deployment.leader()).await.ok()?.ok()?.0;
             return Some(found).filter(|node| !stopped(node));
@@ -221,11 +181,11 @@ impl Schedule {
     }
 
     async fn kill(&mut self, stage: &mut Stage, fault: Fault) -> anyhow::Result<Option<String>> {
-        let mut nodes = match fault {
+        let mut nodes: Vec<u64> = match fault {
             Fault::Kill | Fault::KillLeader => {
                 self.victim(stage, fault == Fault::KillLeader).await.into_iter().collect()
             }
-            _ => self.shuffled(stage),
+            _ => self.shuffled(stage).into_iter().filter(|node| Some(*node) != self.spared()).collect(),
         };
         let all = stage.members().len();
         let least = match fault {
@@ -251,9 +211,10 @@ impl Schedule {
         if self.change.is_some() {
             return Ok(None);
         }
-        let members = stage.members();
+        let spared = self.spared();
+        let members: Vec<u64> = stage.members().into_iter().filter(|node| Some(*node) != spared).collect();
         let leaves = members[self.random.random_range(0..members.len())];
-        let (joins, address) = stage.add().await?;
+        let Some((joins, address)) = stage.add().await? else { return Ok(None) };
         let steps = [
             MemberChange::Join { node: NodeId(joins), address },
             MemberChange::Leave { node: NodeId(leaves) },
@@ -264,7 +225,7 @@ impl Schedule {
                 see_through(&watch, &dir, &step).await?;
                 watch.note(&format!("{step:?} is done"));
             }
-            Ok(())
+            Ok(true)
         });
         self.change = Some((leaves, task));
         Ok(Some(format!("node {joins} for node {leaves}")))
@@ -278,6 +239,51 @@ impl Schedule {
         task.await.context("the change of members panicked")??;
         stage.watch.fault(&Fault::Replace.name(), 1);
         stage.retire(leaves).await
+    }
+
+    /// One disk at a time fails.
+    async fn ail(&mut self, stage: &mut Stage, fault: Fault) -> anyhow::Result<Option<String>> {
+        let leads = self.random.random_bool(0.5);
+        let Some(node) = self.victim(stage, leads).await else { return Ok(None) };
+        if self.ailing.is_some() || !stage.runs(node) {
+            return Ok(None);
+        }
+        let dir = stage.deployment.node_dir(NodeId(node));
+        let (control, log) = (control(&dir)?, dir.join("edge-node.log"));
+        let lasts = Duration::from_millis(self.random.random_range(2_000..5_000));
+        let node = stage.revive(node, false);
+        let (way, watch, seed) = (stage.way.clone(), stage.watch.clone(), self.seed);
+        let ailing = Ailing { node: node.clone(), leads, fault, lasts, control, log, way, watch, seed };
+        let what = format!("node {}", node.node);
+        self.ailing = Some(((node, fault), tokio::spawn(ailing.run())));
+        Ok(Some(what))
+    }
+
+    /// A node whose disk works again is looked at again, from where it began anew.
+    async fn finish_ailing(&mut self, stage: &mut Stage, wait: bool) -> anyhow::Result<()> {
+        let Some(((node, fault), task)) = self.ailing.take_if(|(_, task)| wait || task.is_finished()) else {
+            return Ok(());
+        };
+        let took_effect = task.await.context("what looked at an ailing disk panicked")??;
+        stage.watch.fault(&fault.name(), u64::from(took_effect));
+        if stage.watch.lives(&node) {
+            stage.revive(node.node, true);
+        }
+        Ok(())
+    }
+
+    async fn cable(&mut self, stage: &Stage, fault: Fault) -> anyhow::Result<Option<String>> {
+        let Some(namespaces) = &stage.gear().namespaces else { return Ok(None) };
+        let Some(node) = self.shuffled(stage).first().copied() else { return Ok(None) };
+        stage.watch.disturb(node);
+        if fault == Fault::Unplug {
+            namespaces.plug(node, false)?;
+            self.later(500, 3_000, Undo::Plug(node));
+        } else {
+            namespaces.spoil(node, self.random.random_range(5..60), self.random.random_range(1..20))?;
+            self.later(500, 4_000, Undo::Unspoil(node));
+        }
+        Ok(Some(format!("node {node}")))
     }
 
     async fn spoil(&mut self, stage: &Stage, kind: Kind) -> anyhow::Result<Option<String>> {
@@ -350,6 +356,29 @@ impl Schedule {
                 stage.watch.set_cloud_away(!stage.deployment.cloud_runs());
                 Ok(())
             }
+            Undo::Plug(node) | Undo::Unspoil(node) => {
+                let Some(namespaces) = &stage.gear().namespaces else { return Ok(()) };
+                match undo {
+                    Undo::Plug(_) => namespaces.plug(node, true)?,
+                    _ => namespaces.unspoil(node)?,
+                }
+                stage.watch.disturb(node);
+                Ok(())
+            }
+            Undo::Upgrade(mut nodes, before) => {
+                let Some(node) = nodes.pop() else {
+                    stage.watch.fault(&Fault::Upgrade.name(), 1);
+                    return Ok(());
+                };
+                if self.spared() == Some(node) {
+                    nodes.push(node);
+                    self.later(500, 1_500, Undo::Upgrade(nodes, before));
+                    return Ok(());
+                }
+                stage.upgrade(node, before).await?;
+                self.later(500, 1_500, Undo::Upgrade(nodes, Some(node)));
+                Ok(())
+            }
         }
     }
 
@@ -358,7 +387,10 @@ impl Schedule {
     /// # Errors
     /// As [`Schedule::chaos`]; or where the change does not come to its end.
     pub async fn end(&mut self, stage: &mut Stage) -> anyhow::Result<()> {
-        while let Some((_, undo)) = self.undo.pop() {
+        let is_upgrade = |(_, undo): &(Instant, Undo)| matches!(undo, Undo::Upgrade(..));
+        let (upgrades, others) = std::mem::take(&mut self.undo).into_iter().partition(is_upgrade);
+        self.undo = upgrades;
+        for (_, undo) in others {
             self.undo(stage, undo).await?;
         }
         for relays in stage.relays.values() {
@@ -369,6 +401,10 @@ impl Schedule {
             stage.boot(node)?;
         }
         stage.watch.set_cloud_away(false);
+        self.finish_ailing(stage, true).await?;
+        while let Some((_, undo)) = self.undo.pop() {
+            self.undo(stage, undo).await?;
+        }
         stage.watch.note("the last fault is over");
         self.finish_change(stage, true).await
     }
@@ -377,42 +413,4 @@ impl Schedule {
 fn silence(relay: &UdpRelay, directions: &[Direction]) -> anyhow::Result<()> {
     relay.wire().heal();
     directions.iter().try_for_each(|direction| relay.wire().set(*direction, Faults::silent()))
-}
-
-async fn transfer(stage: &Stage) -> anyhow::Result<Option<String>> {
-    let Ok(Ok(leader)) = timeout(Duration::from_secs(2), stage.deployment.leader()).await else {
-        return Ok(None);
-    };
-    let (admin, token) = (stage.deployment.admin(leader)?, stage.deployment.node_token(leader)?);
-    // It may be cut off, and not able to.
-    let done = matches!(timeout(Duration::from_secs(5), admin.transfer(&token)).await, Ok(Ok(())));
-    Ok(done.then(|| format!("from node {leader}")))
-}
-
-/// Asks one node after the other, until one says that it is done.
-async fn see_through(watch: &Watch, dir: &std::path::Path, change: &MemberChange) -> anyhow::Result<()> {
-    let (MemberChange::Join { node: subject, .. } | MemberChange::Leave { node: subject }) = change;
-    let until = Instant::now() + CHANGE_WITHIN;
-    let mut last = String::from("nobody could be asked");
-    while Instant::now() < until {
-        for node in watch.nodes().into_iter().filter(|node| node.node != subject.0) {
-            let asked = async {
-                let token = service_token(dir, node.node)?;
-                NodeAdmin::new(&node.admin)?.member(change, &token).await
-            };
-            match timeout(CHANGE_ANSWER_WITHIN, asked).await {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(error)) => last = format!("node {}: {error:#}", node.node),
-                Err(_) => last = format!("node {} did not answer", node.node),
-            }
-        }
-        sleep(Duration::from_millis(100)).await;
-    }
-    anyhow::bail!("{change:?} was not done within {} s: {last}", CHANGE_WITHIN.as_secs())
-}
-
-fn service_token(dir: &std::path::Path, node: u64) -> anyhow::Result<String> {
-    let path = dir.join(format!("node-{node}")).join("admin.token");
-    let token = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(token.trim().to_owned())
 }

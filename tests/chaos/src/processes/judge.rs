@@ -1,15 +1,17 @@
 //! After the faults: has everything healed, and is everything everywhere?
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use proto::control::{EventView, Role};
 use rockpool::control::NodeAdmin;
 use tokio::time::sleep;
 
-use super::client::{Client, Door, name, read_linearizable};
-use super::look::{Status, say_digest, status};
+use super::client::{Client, Door, name, read_linearizable, serial};
+use super::look::{Status, ready, say_digest, status};
 use super::stage::Stage;
-use crate::invariants::{Fact, Healed};
+use crate::invariants::{Fact, Healed, Serial, Visitor};
+use crate::linear::Verdicts;
 
 /// Within which everything must have healed after the last fault.
 const HEALED_WITHIN: Duration = Duration::from_secs(30);
@@ -61,6 +63,12 @@ async fn healed(stage: &Stage, prover: &mut Client, since: Duration) -> Healed {
             }
         }
     }
+    for node in stage.watch.nodes() {
+        // One that has no bundle yet shows nothing.
+        if !refusing.contains(&node.node) && !ready(&node).await {
+            refusing.push(node.node);
+        }
+    }
     let highest = said.iter().map(|(_, status)| status.applied).max().unwrap_or(0);
     let lagging = said.iter().filter(|(_, status)| status.applied + LAG_MAX < highest);
     let lagging = lagging.map(|(node, _)| *node).collect();
@@ -69,18 +77,21 @@ async fn healed(stage: &Stage, prover: &mut Client, since: Duration) -> Healed {
     Healed { leader, refusing, lagging, outbox, after: stage.watch.now().saturating_sub(since) }
 }
 
-/// Nobody writes any more: all must be everywhere, once.
+/// The number under which the judge itself reads.
+const JUDGE: u64 = 0;
+
+/// Nobody writes any more: all must be everywhere, once, and what clients saw must have an order.
 ///
 /// # Errors
 /// Where the cloud does not say what it took.
-pub async fn judge(stage: &Stage) -> anyhow::Result<()> {
+pub async fn judge(stage: &Stage) -> anyhow::Result<Verdicts> {
     drain(stage).await;
     for node in stage.watch.nodes() {
         say_digest(&stage.watch, &node, &NodeAdmin::new(&node.admin)?).await;
         let mut door = Door::new(stage.way.clone());
         for visitor in stage.watch.visitors() {
             let mut tries = 0;
-            while !read_linearizable(&mut door, &stage.watch, &node, visitor).await {
+            while !read_linearizable(&mut door, &stage.watch, JUDGE, &node, visitor).await {
                 tries += 1;
                 if tries == READS_MAX {
                     let refusing = vec![node.node];
@@ -94,7 +105,11 @@ pub async fn judge(stage: &Stage) -> anyhow::Result<()> {
             }
         }
     }
-    taken(stage).await
+    let taken = taken(stage).await?;
+    let watch = stage.watch.clone();
+    // The search may take its time, and others wait for this thread.
+    Ok(tokio::task::spawn_blocking(move || watch.judge(|visitor, serial| taken.contains(&(visitor, serial))))
+        .await?)
 }
 
 /// Waits until all nodes have the same, and the cloud has it too.
@@ -118,12 +133,16 @@ async fn drain(stage: &Stage) {
 }
 
 /// What the cloud took, in the order of its offsets. Whatever it has beyond that of known visitors is a hole in them.
-async fn taken(stage: &Stage) -> anyhow::Result<()> {
+/// Returns whose events these are, and which.
+async fn taken(stage: &Stage) -> anyhow::Result<BTreeSet<(Visitor, Serial)>> {
     let control = stage.deployment.control()?;
-    let mut events = Vec::new();
+    let (mut events, mut held) = (Vec::new(), BTreeSet::new());
     for visitor in stage.watch.visitors() {
         let path = format!("/v1/events?visitor={}&limit={EVENTS_MAX}", name(visitor));
-        events.extend(control.get::<Vec<EventView>>(&path).await?);
+        let of_visitor = control.get::<Vec<EventView>>(&path).await?;
+        let serials = of_visitor.iter().filter_map(|event| serial(event.item.as_ref()?));
+        held.extend(serials.map(|serial| (visitor, serial)));
+        events.extend(of_visitor);
     }
     events.sort_by_key(|event| event.offset);
     for event in &events {
@@ -135,5 +154,5 @@ async fn taken(stage: &Stage) -> anyhow::Result<()> {
         "the cloud counts {total} events, and shows {}: nobody of this run sent the others",
         events.len()
     );
-    Ok(())
+    Ok(held)
 }

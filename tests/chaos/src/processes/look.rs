@@ -59,6 +59,12 @@ pub async fn status(node: &Node) -> Option<Status> {
     timeout(SAYS_WITHIN, admin.status()).await.ok()?.ok()
 }
 
+/// Whether a node says that it serves.
+pub async fn ready(node: &Node) -> bool {
+    let Ok(admin) = NodeAdmin::new(&node.admin) else { return false };
+    matches!(timeout(SAYS_WITHIN, admin.ready()).await, Ok(Ok(())))
+}
+
 /// Looks at a node until its life ends.
 pub async fn look(node: Node, way: Way, watch: Watch) {
     let Ok(admin) = NodeAdmin::new(&node.admin) else { return };

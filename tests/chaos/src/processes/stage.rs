@@ -6,7 +6,6 @@
 //! What node 1 is sent passes its own peers relay; what it sends passes the others'.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,8 +15,11 @@ use proto::NodeId;
 use proto::bundle::ArtifactKind;
 use rockpool::local::{Deployment, Options, Overrides};
 use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 
+use super::ailing::mend;
 use super::client::{ITEMS, Way};
+use super::gear::{Gear, control};
 use super::look::look;
 use super::watch::{Node, Watch};
 use crate::relay::{Kind, UdpRelay};
@@ -26,7 +28,10 @@ use crate::relay::{Kind, UdpRelay};
 pub const NODES: u64 = 3;
 /// How long a deployment may take until all its nodes serve.
 const READY: Duration = Duration::from_secs(90);
-const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// How long an upgrade waits for the node before, where that does not come to serve under the other faults.
+const UPGRADE_WAITS: Duration = Duration::from_secs(2);
+/// How often it is asked.
+const POLL: Duration = Duration::from_millis(100);
 
 /// A node's relays.
 pub struct Relays {
@@ -50,6 +55,8 @@ pub struct Stage {
     left: BTreeSet<u64>,
     lookers: JoinSet<()>,
     seed: u64,
+    gear: Gear,
+    upgraded: BTreeSet<u64>,
 }
 
 impl Stage {
@@ -57,11 +64,12 @@ impl Stage {
     ///
     /// # Errors
     /// Where it does not come to serve: a binary is missing, a process ended.
-    pub async fn start(dir: &Path, seed: u64, watch: Watch) -> anyhow::Result<Self> {
+    pub async fn start(dir: &Path, seed: u64, gear: Gear, watch: Watch) -> anyhow::Result<Self> {
         // Short logs, so that nodes that come back need snapshots too.
         let overrides =
             Overrides { node: vec![("store.snapshot_every".into(), 500.into())], ..Overrides::default() };
-        let deployment = Deployment::prepare(Options { dir: dir.to_owned(), nodes: NODES, overrides })?;
+        let options = Options { dir: dir.to_owned(), nodes: NODES, overrides };
+        let deployment = Deployment::prepare_on(options, gear.hosts())?;
         let way = Way::to(&deployment)?;
         let mut stage = Self {
             deployment,
@@ -72,6 +80,8 @@ impl Stage {
             left: BTreeSet::new(),
             lookers: JoinSet::new(),
             seed,
+            gear,
+            upgraded: BTreeSet::new(),
         };
         for node in 1..=NODES {
             stage.relay(node).await?;
@@ -91,23 +101,32 @@ impl Stage {
         let id = NodeId(node);
         let ports = self.deployment.ports().get(&id).with_context(|| format!("there is no node {node}"))?;
         let seed = self.seed.wrapping_add(node << 8);
-        let peers = UdpRelay::start(LOOPBACK, ports.peers.parse()?, seed).await?;
+        let own = self.gear.own_address();
+        let peers = UdpRelay::start(own, ports.peers.parse()?, seed).await?;
         let cloud = self.deployment.uplink_address().parse()?;
-        let uplink = UdpRelay::start(LOOPBACK, cloud, seed.wrapping_add(16)).await?;
+        let uplink = UdpRelay::start(own, cloud, seed.wrapping_add(16)).await?;
         self.deployment.announce_peers_at(id, &peers.address().to_string());
         self.deployment.override_one(id, "uplink.cloud", uplink.address().to_string().into());
         self.relays.insert(node, Relays { peers, uplink });
         Ok(())
     }
 
-    /// Adds a node that nobody knows yet, and starts it. Returns its number and where peers reach it.
-    pub async fn add(&mut self) -> anyhow::Result<(u64, String)> {
+    /// Adds a node that nobody knows yet, and starts it. Returns its number and where peers reach it; none: there is no room.
+    pub async fn add(&mut self) -> anyhow::Result<Option<(u64, String)>> {
         let node = self.relays.keys().next_back().copied().unwrap_or(0) + 1;
+        if !self.gear.holds(node) {
+            return Ok(None);
+        }
         self.deployment.add_node(NodeId(node))?;
         self.relay(node).await?;
         self.boot(node)?;
         let address = self.deployment.peer_address(NodeId(node)).context("it has an address")?;
-        Ok((node, address.to_owned()))
+        Ok(Some((node, address.to_owned())))
+    }
+
+    /// What nodes are started with.
+    pub fn gear(&self) -> &Gear {
+        &self.gear
     }
 
     /// Starts a node, if it does not run and has not left.
@@ -115,15 +134,52 @@ impl Stage {
         if self.runs(node) || self.left.contains(&node) {
             return Ok(());
         }
+        let dir = self.deployment.node_dir(NodeId(node));
+        mend(&control(&dir)?)?;
+        let launch = self.gear.launch(&dir, node, self.upgraded.contains(&node))?;
+        self.deployment.launch(NodeId(node), launch);
         self.deployment.start_node(NodeId(node))?;
+        self.revive(node, true);
+        Ok(())
+    }
+
+    /// Another life of a node begins: what it said before does not bind it. `looked_at`: how far it is, is checked from now on.
+    pub fn revive(&mut self, node: u64, looked_at: bool) -> Node {
         let life = self.lives.entry(node).or_default();
         *life += 1;
         let ports = &self.deployment.ports()[&NodeId(node)];
         let (clients, admin) = (ports.clients.clone(), ports.admin.clone());
         let started = Node { node, life: *life, clients, admin, paused: 0 };
         self.watch.enter(started.clone());
-        self.lookers.spawn(look(started, self.way.clone(), self.watch.clone()));
-        Ok(())
+        if looked_at {
+            self.lookers.spawn(look(started.clone(), self.way.clone(), self.watch.clone()));
+        }
+        started
+    }
+
+    /// Stops a node in order, and starts it as the next binary; the node before must serve, or have had its time. One that does not
+    /// run comes back as that.
+    pub async fn upgrade(&mut self, node: u64, before: Option<u64>) -> anyhow::Result<()> {
+        let before = before.filter(|before| self.runs(*before)).map(NodeId);
+        if let Some(before) = before {
+            let admin = self.deployment.admin(before)?;
+            let serves = async {
+                while admin.ready().await.is_err() {
+                    sleep(POLL).await;
+                }
+            };
+            // Under faults it may not come to that.
+            let _ = timeout(UPGRADE_WAITS, serves).await;
+        }
+        self.upgraded.insert(node);
+        if !self.runs(node) || self.left.contains(&node) {
+            return Ok(());
+        }
+        self.resume(node).await?;
+        mend(&control(&self.deployment.node_dir(NodeId(node)))?)?;
+        self.watch.leave(node);
+        self.deployment.stop_node(NodeId(node)).await?;
+        self.boot(node)
     }
 
     /// SIGKILL, if it runs.

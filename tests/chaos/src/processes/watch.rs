@@ -9,7 +9,8 @@ use rand::RngExt as _;
 use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
-use crate::invariants::{Fact, Oracle, Violation, Visitor};
+use crate::invariants::{Fact, Oracle, SHARED_FROM, Serial, Violation, Visitor};
+use crate::linear::{History, Limits, Operation, Verdicts};
 
 /// A node that runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +36,9 @@ pub struct Watch {
 struct Shared {
     began: Instant,
     oracle: Mutex<Oracle>,
+    history: Mutex<History>,
+    /// The visitor whom all clients write at present, and its last serial.
+    common: Mutex<(Visitor, Serial)>,
     directory: Mutex<BTreeMap<u64, Node>>,
     visitors: Mutex<Vec<Visitor>>,
     faults: Mutex<BTreeMap<String, u64>>,
@@ -53,6 +57,8 @@ impl Default for Watch {
             shared: Arc::new(Shared {
                 began: Instant::now(),
                 oracle: Mutex::default(),
+                history: Mutex::default(),
+                common: Mutex::new((SHARED_FROM, 0)),
                 directory: Mutex::default(),
                 visitors: Mutex::default(),
                 faults: Mutex::default(),
@@ -80,6 +86,32 @@ impl Watch {
         let mut oracle = lock(&self.shared.oracle);
         // The time is taken under the lock: facts come to the oracle in the order of their times.
         oracle.observe(self.now(), fact);
+    }
+
+    /// Takes in what a client did to a visitor, for the search at the end.
+    pub fn record(&self, visitor: Visitor, operation: Operation) {
+        lock(&self.shared.history).add(visitor, operation);
+    }
+
+    /// Serials of the visitor whom all clients write: so many, from one on, of at most `max` a visitor.
+    pub fn common(&self, count: u64, max: u64) -> (Visitor, Serial) {
+        let mut common = lock(&self.shared.common);
+        if common.1 + count > max {
+            *common = (common.0 + 1, 0);
+        }
+        let first = common.1 + 1;
+        common.1 += count;
+        (common.0, first)
+    }
+
+    /// The visitor whom all clients write at present.
+    pub fn common_visitor(&self) -> Visitor {
+        lock(&self.shared.common).0
+    }
+
+    /// Looks for an order of what clients did to each visitor. `held`: what is there in the end.
+    pub fn judge(&self, held: impl Fn(Visitor, Serial) -> bool) -> Verdicts {
+        lock(&self.shared.history).judge(held, Limits::default())
     }
 
     /// Counts a fault that took effect, so many times.
