@@ -1,4 +1,5 @@
-//! Everything for long, and one sum: power cuts, process runs, process runs in network namespaces, simulated seeds.
+//! Everything for long, and one sum: power cuts, process runs, process runs in network namespaces, simulated seeds, days without the
+//! cloud, a thousand edges.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,7 +11,14 @@ use serde::Serialize;
 
 use crate::power::cut::Losses;
 use crate::processes::{self, Gear, namespaces};
+use crate::sim::{self, edges};
 use crate::{fuzz, power};
+
+/// How often the cloud is away for [`AWAY_HOURS`] of virtual time.
+const AWAY_RUNS: u64 = 3;
+const AWAY_HOURS: u64 = 72;
+/// Edges that lose the cloud at the same moment.
+const EDGES: u64 = 1_000;
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -44,6 +52,10 @@ pub struct Report {
     pub namespaced: Option<processes::Report>,
     /// Simulated seeds.
     pub simulation: fuzz::Report,
+    /// Days without the cloud.
+    pub away: Vec<sim::Outcome>,
+    /// Edges that come back.
+    pub edges: edges::Report,
     /// How long it took.
     pub seconds: f64,
 }
@@ -52,7 +64,8 @@ impl Report {
     /// No promise was broken, nothing is undecided, and every kind of fault that is claimed took effect.
     pub fn passed(&self) -> bool {
         let power = self.power.is_clean() && self.power.missing().is_empty();
-        power && self.runs().all(processes::Report::passed) && self.simulation.passed()
+        let plane = self.edges.violations.is_empty() && self.away.iter().all(|run| run.violations.is_empty());
+        power && plane && self.runs().all(processes::Report::passed) && self.simulation.passed()
     }
 
     fn runs(&self) -> impl Iterator<Item = &processes::Report> {
@@ -63,13 +76,16 @@ impl Report {
     pub fn violations(&self) -> u64 {
         let of_runs =
             self.runs().map(|report| report.violations.len() + report.undecided.len()).sum::<usize>();
-        self.simulation.violations + (of_runs + self.power.broken.len()) as u64
+        let of_plane =
+            self.edges.violations.len() + self.away.iter().map(|run| run.violations.len()).sum::<usize>();
+        self.simulation.violations + (of_runs + of_plane + self.power.broken.len()) as u64
     }
 
     /// Facts that were checked, and acknowledged events that were looked for after power cuts.
     pub fn operations(&self) -> u64 {
         let of_runs = self.runs().map(|report| report.operations).sum::<u64>();
-        self.simulation.operations + of_runs + self.power.acked
+        let of_away = self.away.iter().flat_map(|run| run.checked.values()).sum::<u64>();
+        self.simulation.operations + of_runs + of_away + self.power.acked
     }
 
     /// Faults that took effect, by kind, wherever it was.
@@ -85,7 +101,8 @@ impl Report {
             ("names lost", names),
         ]);
         let of_runs = self.runs().flat_map(|report| &report.faults);
-        for (kind, count) in self.simulation.faults.iter().chain(of_runs) {
+        let of_away = self.away.iter().flat_map(|run| &run.faults);
+        for (kind, count) in self.simulation.faults.iter().chain(of_runs).chain(of_away) {
             *faults.entry(kind).or_default() += count;
         }
         faults
@@ -96,7 +113,11 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}\n", self.power)?;
         self.runs().try_for_each(|report| writeln!(f, "{report}\n"))?;
-        writeln!(f, "{}\n", self.simulation)?;
+        for run in &self.away {
+            let lost = run.violations.first().map_or("nothing", |first| first.what.as_str());
+            writeln!(f, "{AWAY_HOURS} h without the cloud, seed {}: {lost} was broken", run.seed)?;
+        }
+        writeln!(f, "{}\n\n{}\n", self.edges, self.simulation)?;
         for kind in self.power.missing() {
             writeln!(f, "no power cut met {kind:?}: this run has not covered it")?;
         }
@@ -133,9 +154,13 @@ pub fn run(options: &Options, said: impl Fn(&str)) -> anyhow::Result<Report> {
         0 => None,
         runs => runtime.block_on(namespaced(runs, options, &said))?,
     };
-    let of_simulation = fuzz::Options { seed, count: options.seeds, jobs: None, planted: None };
-    let simulation = fuzz::run(&of_simulation)?;
-    Ok(Report { power, processes, namespaced, simulation, seconds: began.elapsed().as_secs_f64() })
+    let program = std::env::current_exe().context("this program has no path")?;
+    let away =
+        (0..AWAY_RUNS).map(|at| fuzz::without_cloud(&program, seed.wrapping_add(at), AWAY_HOURS)).collect();
+    let edges = edges::run(seed, EDGES)?;
+    let simulation = fuzz::run(&fuzz::Options { seed, count: options.seeds, jobs: None })?;
+    let seconds = began.elapsed().as_secs_f64();
+    Ok(Report { power, processes, namespaced, simulation, away, edges, seconds })
 }
 
 /// Runs in namespaces are this program once more, and its report is a file.

@@ -70,6 +70,11 @@ impl Router {
         let mut leadership = self.leadership.clone();
         let notes_until = Instant::now() + NOTES_WITHIN;
         loop {
+            // A node whose Raft has ended passes nothing on either: whom it knew as leader may be none any more, and its apps are
+            // to find another node at once.
+            if leadership.has_changed().is_err() {
+                return self.ended(group);
+            }
             let present = *leadership.borrow_and_update();
             self.drop_dead(&mut group, present);
             let deadline = group.deadline().unwrap_or(notes_until);
@@ -96,11 +101,14 @@ impl Router {
             }
             let pause = self.retry_pause.min(deadline.saturating_duration_since(Instant::now()));
             if !leadership::change(&mut leadership, pause).await {
-                let ended = || StoreError::Closed("Raft has ended".into());
-                self.metrics.notes_dropped.inc_by(group.notes.len() as u64);
-                return group.answer_some(|_| Some(ended()));
+                return self.ended(group);
             }
         }
+    }
+
+    fn ended(&self, mut group: Group) {
+        self.metrics.notes_dropped.inc_by(group.notes.len() as u64);
+        group.answer_some(|_| Some(StoreError::Closed("Raft has ended".into())));
     }
 
     async fn attempt(&self, group: &Group, present: Leadership, deadline: Instant) -> Outcome {

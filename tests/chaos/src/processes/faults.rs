@@ -253,7 +253,7 @@ impl Schedule {
         let lasts = Duration::from_millis(self.random.random_range(2_000..5_000));
         let node = stage.revive(node, false);
         let (way, watch, seed) = (stage.way.clone(), stage.watch.clone(), self.seed);
-        let ailing = Ailing { node: node.clone(), leads, fault, lasts, control, log, way, watch, seed };
+        let ailing = Ailing { node: node.clone(), fault, lasts, control, log, way, watch, seed };
         let what = format!("node {}", node.node);
         self.ailing = Some(((node, fault), tokio::spawn(ailing.run())));
         Ok(Some(what))
