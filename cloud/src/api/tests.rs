@@ -105,6 +105,8 @@ fn samples() -> Vec<(&'static str, Value)> {
         in_flight: 0,
         bundle_error: None,
         client_address: "127.0.0.1:1".into(),
+        unfit: Revision(0),
+        answers: AnswerCounts::default(),
     };
     let node = NodeView { node: NodeId(1), seen_at_ms: 1, report: report.clone() };
     let bundle = BundleView {

@@ -147,7 +147,7 @@ fn logged(error: &(dyn std::error::Error + 'static), reply: ErrorReply) -> Error
 #[cfg(test)]
 mod tests {
     use proto::Revision;
-    use proto::control::Role;
+    use proto::control::{AnswerCounts, Role};
 
     use super::*;
 
@@ -166,6 +166,8 @@ mod tests {
             in_flight: 0,
             bundle_error: Some("x".repeat(REPORT_TEXT_BYTES_MAX)),
             client_address: String::new(),
+            unfit: Revision(0),
+            answers: AnswerCounts::default(),
         };
         check_report(&report).unwrap();
         report.ranker = Some("x".repeat(REPORT_TEXT_BYTES_MAX + 1));
