@@ -60,12 +60,17 @@ impl Folder {
         let path = self.path.join(LAST_GOOD);
         service::files::publish(&path, &codec::encode(signed))
             .with_context(|| format!("cannot write {}", path.display()))?;
+        self.keep_only(Some(manifest))
+    }
+
+    /// Forgets artifacts that this manifest does not name; without one, all.
+    pub fn keep_only(&self, manifest: Option<&Manifest>) -> anyhow::Result<()> {
+        let named =
+            |digest| manifest.is_some_and(|m| m.artifacts.iter().any(|artifact| artifact.digest == digest));
         for entry in std::fs::read_dir(&self.path)? {
             let entry = entry?;
             let digest = entry.file_name().to_str().and_then(Digest::from_hex);
-            if digest
-                .is_some_and(|digest| manifest.artifacts.iter().all(|artifact| artifact.digest != digest))
-            {
+            if digest.is_some_and(|digest| !named(digest)) {
                 std::fs::remove_file(entry.path())?;
             }
         }
