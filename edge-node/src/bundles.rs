@@ -3,7 +3,7 @@
 //! The leader hears of a newer revision, pulls and opens it (a dry run of everything that serving will need), and only
 //! then proposes it. Every node then opens what Raft activated, from its own folder, the cloud or a peer. What cannot be
 //! opened is refused with a reason that the cloud is told; the bundle that was serving goes on serving. What was found unfit is
-//! not tried again, and its files are removed; what could not be had is.
+//! not tried again; what could not be had is.
 
 mod folder;
 mod sources;
@@ -156,6 +156,10 @@ impl Bundles {
         if manifest.expires_at_ms <= clock::now_ms() {
             return Err(anyhow::anyhow!("it expired at {} ms", manifest.expires_at_ms).context(unfit));
         }
+        // Not more is kept than what serves and what may come: not what was refused before.
+        let serving = self.active.load();
+        let present = serving.as_ref().map(|serving| &serving.prepared.bundle().manifest);
+        self.sources.folder.keep_only(present.into_iter().chain([&manifest]))?;
         // A dry run: the PoP never activates what its leader cannot serve.
         let revision = manifest.revision;
         self.open(manifest).await?;
@@ -214,24 +218,6 @@ impl Bundles {
             self.metrics.bundles_refused.inc();
             tracing::warn!(reason, serving = %self.active.revision(), "a bundle is refused; the present one serves on");
         }
-        let Some(Unfit { revision, .. }) = unfit.filter(|unfit| unfit.finally) else { return Revision(0) };
-        self.forget_files();
-        revision
-    }
-
-    /// Removes the files that only an unfit bundle has.
-    fn forget_files(&self) {
-        let serving = self.active.load();
-        let manifest = serving.as_ref().map(|serving| &serving.prepared.bundle().manifest);
-        // What Raft made active may be another, which this node could not open yet.
-        let of_this = manifest.map(|manifest| manifest.revision) == self.store_revision();
-        if of_this && let Err(error) = self.sources.folder.keep_only(manifest) {
-            tracing::warn!(error = format!("{error:#}"), "an unfit bundle's files cannot be removed");
-        }
-    }
-
-    /// What Raft made active; none: nothing.
-    fn store_revision(&self) -> Option<Revision> {
-        Some(self.store.changes().borrow().revision).filter(|revision| revision.0 > 0)
+        unfit.filter(|unfit| unfit.finally).map_or(Revision(0), |unfit| unfit.revision)
     }
 }

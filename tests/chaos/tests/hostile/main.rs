@@ -72,5 +72,6 @@ async fn hostile_bundles_are_never_activated() {
     let peak = rss_peak_kib();
     assert!(peak < RSS_MAX_KIB, "this process took {peak} KiB");
     let (kept, wanted) = (node.files(), mint.files_of_good());
-    assert!(kept <= wanted + kinds::FILES_MAX, "{kept} files are kept, {wanted} are served from");
+    let max = wanted + kinds::FILES_MAX;
+    assert!(kept <= max, "{kept} files are kept: those of two bundles are at most {max}");
 }
