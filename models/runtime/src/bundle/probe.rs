@@ -23,7 +23,7 @@ pub(super) fn retrieval(stage: &RetrievalStage) -> Result<(), ModelError> {
         return Ok(());
     }
     let history = |n: usize| -> Vec<u32> {
-        let len = if n % 2 == 0 { 1 } else { HISTORY_LEN_MAX };
+        let len = if n.is_multiple_of(2) { 1 } else { HISTORY_LEN_MAX };
         (n * items / HISTORIES..).map(|at| (at % items) as u32).take(len).collect()
     };
     let histories: Vec<Vec<u32>> = (0..HISTORIES).map(history).collect();
@@ -39,11 +39,10 @@ pub(super) fn ranker(stage: &RankerStage) -> Result<(), ModelError> {
         (0..count.min(catalog.len())).map(move |n| n * catalog.len() / count.min(catalog.len()))
     };
     let candidates: Vec<u32> = spread(CANDIDATES).map(|place| place as u32).collect();
-    let met = |place: usize| Interaction {
-        item: catalog.items()[place].id.clone(),
-        signal: if place % 2 == 0 { Signal::Rating } else { Signal::Click },
-        stars: if place % 2 == 0 { 4.0 } else { 0.0 },
-        at_ms: NOW_MS - place as u64,
+    let met = |place: usize| {
+        let (signal, stars) =
+            if place.is_multiple_of(2) { (Signal::Rating, 4.0) } else { (Signal::Click, 0.0) };
+        Interaction { item: catalog.items()[place].id.clone(), signal, stars, at_ms: NOW_MS - place as u64 }
     };
     let known: Vec<Interaction> = spread(INTERACTIONS).map(met).collect();
     let (mut features, mut answers) = (FeatureBatch::default(), Vec::new());
