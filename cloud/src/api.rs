@@ -14,6 +14,7 @@ mod listener;
 mod nodes;
 mod pops;
 mod problem;
+mod rollouts;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -141,6 +142,9 @@ fn routes() -> Vec<(&'static str, Class, MethodRouter<Api>)> {
         ("/v1/bundles", Class::Long, get(bundles::list).post(bundles::publish)),
         ("/v1/bundles/{revision}", Class::Short, get(bundles::one)),
         ("/v1/bundles/{revision}/rollback", Class::Long, post(bundles::rollback)),
+        ("/v1/rollouts", Class::Short, get(rollouts::list)),
+        ("/v1/rollouts/{revision}/promote", Class::Short, post(rollouts::promote)),
+        ("/v1/rollouts/{revision}/stop", Class::Short, post(rollouts::stop)),
         ("/v1/signing-key", Class::Short, get(bundles::signing_key)),
         ("/v1/nodes/enrolments", Class::Short, post(nodes::enrolment)),
         ("/v1/nodes/revoked", Class::Short, get(nodes::revoked)),

@@ -36,6 +36,8 @@ pub struct Config {
     pub storage: cloud_storage::Config,
     /// What is published.
     pub registry: cloud_registry::Config,
+    /// How bundles prove themselves.
+    pub rollout: cloud_registry::rollout::Config,
     /// With what bundles are validated and signed.
     pub models: ModelsConfig,
     /// Logs.

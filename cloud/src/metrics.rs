@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cloud_registry::{Offer, Offers};
 use cloud_storage::Appended;
 use prometheus::core::Collector;
 use prometheus::{
@@ -18,8 +19,8 @@ pub struct UplinkMetrics {
     requests: IntCounterVec,
     /// Connections of nodes now.
     pub links: IntGauge,
-    /// The newest revision.
-    pub revision: IntGauge,
+    /// What is offered.
+    pub rollouts: RolloutMetrics,
 }
 
 impl UplinkMetrics {
@@ -43,7 +44,7 @@ impl UplinkMetrics {
                 &["request", "outcome"],
             )?,
             links: IntGauge::new(name("uplink_links"), "Connections of nodes now")?,
-            revision: IntGauge::new(name("revision"), "The newest revision")?,
+            rollouts: RolloutMetrics::new(registry)?,
         };
         register(registry, &metrics.events)?;
         register(registry, &metrics.known)?;
@@ -51,7 +52,6 @@ impl UplinkMetrics {
         register(registry, &metrics.append_seconds)?;
         register(registry, &metrics.requests)?;
         register(registry, &metrics.links)?;
-        register(registry, &metrics.revision)?;
         Ok(metrics)
     }
 
@@ -72,6 +72,58 @@ impl UplinkMetrics {
     /// A request was answered.
     pub fn request(&self, request: &str, outcome: &str) {
         self.requests.with_label_values(&[request, outcome]).inc();
+    }
+}
+
+/// What is counted of rollouts.
+#[derive(Debug, Clone)]
+pub struct RolloutMetrics {
+    newest: IntGauge,
+    promoted: IntGauge,
+    trial: IntGauge,
+    ended: IntCounterVec,
+}
+
+impl RolloutMetrics {
+    fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let metrics = Self {
+            newest: IntGauge::new(name("revision"), "The newest revision")?,
+            promoted: IntGauge::new(
+                name("revision_promoted"),
+                "The newest revision that is offered to all PoPs",
+            )?,
+            trial: IntGauge::new(
+                name("revision_on_trial"),
+                "The revision that is offered to canary PoPs only; 0: none",
+            )?,
+            ended: counters(
+                "rollouts_total",
+                "Rollouts that have ended, by outcome: promoted, stopped, superseded",
+                &["outcome"],
+            )?,
+        };
+        register(registry, &metrics.newest)?;
+        register(registry, &metrics.promoted)?;
+        register(registry, &metrics.trial)?;
+        register(registry, &metrics.ended)?;
+        Ok(metrics)
+    }
+
+    /// Shows what is offered.
+    pub fn show(&self, offers: &Offers) {
+        let number = |offer: Option<&Offer>| offer.map_or(0, |offer| offer.revision.0);
+        let shown = [
+            (&self.newest, offers.newest.0),
+            (&self.promoted, number(offers.promoted.as_ref())),
+            (&self.trial, number(offers.trial.as_ref())),
+        ];
+        for (gauge, revision) in shown {
+            gauge.set(i64::try_from(revision).unwrap_or(i64::MAX));
+        }
+        for (outcome, count) in &offers.ended {
+            let counter = self.ended.with_label_values(&[*outcome]);
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
     }
 }
 

@@ -29,6 +29,10 @@ use crate::uplink::UplinkDoor;
 
 /// How often the newest bundle is looked at for renewal.
 const RENEW_EVERY_MS: u64 = 60 * 60 * 1000;
+/// How often rollouts are looked at.
+const SETTLE_EVERY: Duration = Duration::from_secs(1);
+/// Pause after a rollout's verdict could not be carried out.
+const SETTLE_PAUSE: Duration = Duration::from_secs(10);
 /// Certificates that hold for less are for tests, in seconds.
 const LIFETIME_S_USUAL: u64 = 60 * 60;
 /// How much longer than `uplink.drain_ms` the whole shutdown may take.
@@ -78,7 +82,9 @@ impl Server {
         let storage = Storage::open(&config.dir, &config.storage).await?;
         let engines = engines(&config);
         let key = &config.models.signing_key;
-        let registry = Registry::open(storage.clone(), key, engines, config.registry).await?;
+        let registry =
+            Registry::open(storage.clone(), key, engines, config.registry, config.rollout.clone(), now_ms())
+                .await?;
         service::files::publish(
             &config.dir.join("signing.pub"),
             registry.public_key().to_string().as_bytes(),
@@ -128,7 +134,8 @@ impl Server {
         }
         tasks.spawn(api::serve(api, api_listener, config.api.connections_max, shutdown.clone()));
         tasks.spawn(serve_admin(admin_listener, admin, shutdown.clone()));
-        tasks.spawn(renew(registry, shutdown.clone()));
+        tasks.spawn(renew(registry.clone(), shutdown.clone()));
+        tasks.spawn(settle(registry, shutdown.clone()));
         tasks.spawn(watch(health, storage.clone(), shutdown.clone()));
 
         service::files::publish(&config.dir.join("addresses.json"), &serde_json::to_vec_pretty(&addresses)?)?;
@@ -294,5 +301,24 @@ async fn renew(registry: Registry, shutdown: Shutdown) -> anyhow::Result<()> {
                 ),
             }
         }
+    }
+}
+
+/// Ends trials of bundles, and leads canaries back from what was stopped.
+async fn settle(registry: Registry, shutdown: Shutdown) -> anyhow::Result<()> {
+    let mut pause = SETTLE_EVERY;
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = match registry.settle(now_ms()).await {
+            Ok(()) => SETTLE_EVERY,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "a rollout's verdict cannot be carried out; it is tried again");
+                SETTLE_PAUSE
+            }
+        };
     }
 }

@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 use transport::{Identity, Link, LinkError, LinkErrorKind, Listener, Stream};
 
+use crate::clock::now_ms;
 use crate::config::UplinkConfig;
 use crate::identities::Identities;
 use crate::metrics::UplinkMetrics;
@@ -72,7 +73,7 @@ impl UplinkDoor {
 
     /// Accepts links until shutdown, then drains them.
     pub async fn run(self, listener: Arc<dyn Listener>, shutdown: Shutdown) -> anyhow::Result<()> {
-        self.follow_revision(shutdown.clone());
+        self.follow_offers(shutdown.clone());
         loop {
             let link = tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -90,16 +91,15 @@ impl UplinkDoor {
         Ok(())
     }
 
-    /// Shows the newest revision in the metrics.
-    fn follow_revision(&self, shutdown: Shutdown) {
-        let (mut newest, gauge) = (self.registry.newest(), self.metrics.revision.clone());
+    /// Shows what is offered in the metrics.
+    fn follow_offers(&self, shutdown: Shutdown) {
+        let (mut offers, metrics) = (self.registry.offers(), self.metrics.rollouts.clone());
         self.tasks.spawn(async move {
             loop {
-                let revision = newest.borrow_and_update().as_ref().map_or(0, |newest| newest.revision.0);
-                gauge.set(i64::try_from(revision).unwrap_or(i64::MAX));
+                metrics.show(&offers.borrow_and_update());
                 tokio::select! {
                     () = shutdown.cancelled() => return,
-                    changed = newest.changed() => if changed.is_err() { return },
+                    changed = offers.changed() => if changed.is_err() { return },
                 }
             }
         });
@@ -118,6 +118,10 @@ impl UplinkDoor {
         let subscriptions = Arc::new(Semaphore::new(SUBSCRIPTIONS_MAX));
         self.metrics.links.inc();
         span.in_scope(|| tracing::info!(remote = %link.remote().address, "node connected"));
+        if let Err(error) = self.registry.arrived(&caller.pop, now_ms()).await {
+            let error = &error as &dyn std::error::Error;
+            span.in_scope(|| tracing::error!(error, "the arrival of a PoP is not written down"));
+        }
         let reason = loop {
             let stream = match link.accept().await {
                 Ok(stream) => stream,
@@ -155,7 +159,8 @@ impl UplinkDoor {
                 return self.reply(stream, name, error(Code::RateLimited, message)).await;
             };
             self.metrics.request(name, "ok");
-            return subscribe::push(stream, link, self.registry.newest(), self.timeout, shutdown).await;
+            let news = subscribe::News { pop: caller.pop, offers: self.registry.offers() };
+            return subscribe::push(stream, link, news, self.timeout, shutdown).await;
         }
         // 3. Everything else takes a place among the requests in flight.
         let Ok(_place) = self.in_flight.try_acquire() else {

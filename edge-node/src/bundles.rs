@@ -2,16 +2,16 @@
 //!
 //! The leader hears of a newer revision, pulls and opens it (a dry run of everything that serving will need), and only
 //! then proposes it. Every node then opens what Raft activated, from its own folder, the cloud or a peer. What cannot be
-//! opened is refused with a reason that the cloud is told; the bundle that was serving goes on serving.
+//! opened is refused with a reason that the cloud is told; the bundle that was serving goes on serving. What was found unfit is
+//! not tried again; what could not be had is.
 
 mod folder;
 mod sources;
+mod tally;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use arc_swap::ArcSwapOption;
 use edge_serving::Prepared;
 use edge_store::Store;
 use edge_uplink::CloudLink;
@@ -19,12 +19,14 @@ use inference::{Bundle, Engine, PublicKey};
 use proto::Revision;
 use proto::bundle::Manifest;
 use proto::command::{Command, Effect};
+use proto::limits::ERROR_MESSAGE_BYTES_MAX;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use folder::Folder;
 pub use sources::Sources;
+pub use tally::{ActiveBundle, Serving, Tally};
 
 use crate::clock;
 use crate::metrics::Metrics;
@@ -35,25 +37,26 @@ const ACTIVATE_WITHIN: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// What is served from at this moment. Cheap to clone; loading costs no lock.
-#[derive(Clone, Default)]
-pub struct ActiveBundle {
-    present: Arc<ArcSwapOption<Prepared>>,
+/// What was refused of late.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Refusal {
+    /// Why the newest bundle was refused; none while all is well.
+    pub reason: Option<String>,
+    /// The newest bundle that was found unfit to serve; 0: none.
+    pub unfit: Revision,
 }
 
-impl ActiveBundle {
-    /// What is served from; none before the first good bundle.
-    pub fn load(&self) -> Option<Arc<Prepared>> {
-        self.present.load_full()
-    }
+/// Why a bundle was refused: not for want of it, but for what it is.
+#[derive(Debug, Clone, Copy)]
+struct Unfit {
+    revision: Revision,
+    /// Trying again would give the same: its files were all there.
+    finally: bool,
+}
 
-    /// Its revision; 0: none.
-    pub fn revision(&self) -> Revision {
-        self.present.load().as_ref().map_or(Revision(0), |prepared| prepared.bundle().manifest.revision)
-    }
-
-    fn store(&self, prepared: Prepared) {
-        self.present.store(Some(Arc::new(prepared)));
+impl std::fmt::Display for Unfit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("it is unfit to serve")
     }
 }
 
@@ -73,8 +76,8 @@ pub struct Bundles {
     pub active: ActiveBundle,
     /// True while this node leads and has caught up.
     pub leader: watch::Receiver<bool>,
-    /// Why the newest bundle was refused; none while all is well.
-    pub refusal: watch::Sender<Option<String>>,
+    /// What was refused.
+    pub refusal: watch::Sender<Refusal>,
     /// Counters.
     pub metrics: Metrics,
 }
@@ -84,15 +87,15 @@ impl Bundles {
     pub async fn run(mut self, shutdown: CancellationToken) {
         self.start_from_disk().await;
         let (mut applied, mut newest) = (self.store.changes(), self.cloud.newest());
-        let mut pause = PAUSE;
+        let (mut pause, mut given_up) = (PAUSE, Revision(0));
         loop {
             // What changes from here on, the step itself may have seen or not: then it is looked at again.
             let known = applied.borrow_and_update().revision;
             newest.mark_unchanged();
             self.leader.mark_unchanged();
-            let step = self.step().await;
+            let step = self.step(given_up).await;
             if let Err(error) = &step {
-                self.refuse(error);
+                given_up = given_up.max(self.refuse(error));
             }
             let again = async {
                 match step {
@@ -112,13 +115,17 @@ impl Bundles {
     }
 
     /// Serves what Raft made active; then, as the leader, proposes what is newer in the cloud.
-    async fn step(&mut self) -> anyhow::Result<()> {
+    /// What was found unfit before, `given_up`, is not proposed again.
+    async fn step(&mut self, given_up: Revision) -> anyhow::Result<()> {
         self.serve_active().await.context("the active bundle cannot be served")?;
         let newest = *self.cloud.newest().borrow();
         if *self.leader.borrow() && newest > self.store.changes().borrow().revision {
-            self.propose().await.with_context(|| format!("bundle {newest} is refused"))?;
+            if newest == given_up {
+                return Ok(());
+            }
+            self.propose(newest).await.with_context(|| format!("bundle {newest} is refused"))?;
         }
-        self.refusal.send_if_modified(|refusal| refusal.take().is_some());
+        self.refusal.send_if_modified(|refusal| refusal.reason.take().is_some());
         Ok(())
     }
 
@@ -137,19 +144,22 @@ impl Bundles {
         Ok(())
     }
 
-    async fn propose(&self) -> anyhow::Result<()> {
+    async fn propose(&self, announced: Revision) -> anyhow::Result<()> {
         let signed = self.cloud.manifest().await?.context("the cloud announced a bundle, but has none")?;
-        let manifest = inference::verify(&signed, &self.trusted)?;
+        let unfit = Unfit { revision: announced, finally: false };
+        let manifest = inference::verify(&signed, &self.trusted).context(unfit)?;
         anyhow::ensure!(
             manifest.revision > self.store.changes().borrow().revision,
             "its revision {} is not newer than the active one",
             manifest.revision
         );
-        anyhow::ensure!(
-            manifest.expires_at_ms > clock::now_ms(),
-            "it expired at {} ms",
-            manifest.expires_at_ms
-        );
+        if manifest.expires_at_ms <= clock::now_ms() {
+            return Err(anyhow::anyhow!("it expired at {} ms", manifest.expires_at_ms).context(unfit));
+        }
+        // Not more is kept than what serves and what may come: not what was refused before.
+        let serving = self.active.load();
+        let present = serving.as_ref().map(|serving| &serving.prepared.bundle().manifest);
+        self.sources.folder.keep_only(present.into_iter().chain([&manifest]))?;
         // A dry run: the PoP never activates what its leader cannot serve.
         let revision = manifest.revision;
         self.open(manifest).await?;
@@ -167,13 +177,14 @@ impl Bundles {
         for artifact in &manifest.artifacts {
             self.sources.fetch(artifact).await?;
         }
+        let unfit = Unfit { revision: manifest.revision, finally: true };
         let (engine, folder) = (self.engine.clone(), self.sources.folder.clone());
         let opened = tokio::task::spawn_blocking(move || {
             let read = |kind| folder.read(manifest.artifact(kind)?).ok();
             let bundle = Bundle::open(manifest.clone(), read, &engine)?;
             Ok::<_, anyhow::Error>(Prepared::new(bundle))
         });
-        opened.await.context("opening the bundle panicked")?
+        opened.await.context("opening the bundle panicked").flatten().context(unfit)
     }
 
     /// Before the first word from Raft or the cloud: the last known good, if it is still good.
@@ -192,16 +203,21 @@ impl Bundles {
         }
     }
 
-    fn refuse(&self, error: &anyhow::Error) {
-        let reason = format!("{error:#}");
+    /// Says why, once. Gives the revision that must not be tried again; 0: this one may be.
+    fn refuse(&self, error: &anyhow::Error) -> Revision {
+        let mut reason = format!("{error:#}");
+        reason.truncate(reason.floor_char_boundary(ERROR_MESSAGE_BYTES_MAX));
+        let unfit = error.downcast_ref::<Unfit>().copied();
         let news = self.refusal.send_if_modified(|refusal| {
-            let news = refusal.as_deref() != Some(&reason);
-            *refusal = Some(reason.clone());
-            news
+            let before = refusal.clone();
+            refusal.unfit = refusal.unfit.max(unfit.map_or(Revision(0), |unfit| unfit.revision));
+            refusal.reason = Some(reason.clone());
+            *refusal != before
         });
         if news {
             self.metrics.bundles_refused.inc();
             tracing::warn!(reason, serving = %self.active.revision(), "a bundle is refused; the present one serves on");
         }
+        unfit.filter(|unfit| unfit.finally).map_or(Revision(0), |unfit| unfit.revision)
     }
 }

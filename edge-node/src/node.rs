@@ -10,7 +10,7 @@ use edge_uplink::{CloudLink, Report};
 use inference::{Engine, PublicKey};
 use prometheus::Registry;
 use proto::control::NodeReport;
-use proto::{ALPN_PEER, ALPN_UPLINK};
+use proto::{ALPN_PEER, ALPN_UPLINK, Revision};
 use serde::{Deserialize, Serialize};
 use service::shutdown::Shutdown;
 use tokio::net::TcpListener;
@@ -20,7 +20,7 @@ use transport::quic::{QuicDialer, QuicListener, Settings};
 use transport::{Dialer, Door, Listener};
 
 use crate::admin::{self, Admin};
-use crate::bundles::{ActiveBundle, Bundles, Folder, Sources};
+use crate::bundles::{ActiveBundle, Bundles, Folder, Refusal, Sources};
 use crate::commits::{StoreCommits, caught_up_leader};
 use crate::config::{ClientsConfig, Config};
 use crate::disk;
@@ -96,7 +96,7 @@ async fn live(config: Config, doors_within: Duration, shutdown: Shutdown) -> any
     let workers = Workers::start(&config.serving)?;
     let active = ActiveBundle::default();
     let leader = caught_up_leader(store.clone(), shutdown.clone());
-    let refusal = watch::Sender::new(None);
+    let refusal = watch::Sender::new(Refusal::default());
     let report = report(&store, &active, &engine, &metrics, refusal.subscribe(), addresses.clients.clone());
 
     let sources = sources(&config, &folder, &cloud, &store, doors.peer_dialer);
@@ -313,27 +313,29 @@ fn report(
     active: &ActiveBundle,
     engine: &Engine,
     metrics: &Metrics,
-    refusal: watch::Receiver<Option<String>>,
+    refusal: watch::Receiver<Refusal>,
     client_address: String,
 ) -> Report {
     let (store, active, metrics) = (store.clone(), active.clone(), metrics.clone());
     let engine = engine.kind().as_str().to_owned();
     Arc::new(move || {
-        let (status, prepared) = (store.status(), active.load());
-        let bundle = prepared.as_ref().map(|prepared| prepared.bundle());
+        let (status, serving, refusal) = (store.status(), active.load(), refusal.borrow().clone());
+        let bundle = serving.as_ref().map(|serving| serving.prepared.bundle());
         NodeReport {
             role: status.role,
             term: status.term,
             applied: status.applied,
             last_log: status.last_log,
             outbox: status.outbox_len,
-            revision: active.revision(),
+            revision: bundle.map_or(Revision(0), |bundle| bundle.manifest.revision),
             retrieval: bundle.and_then(|b| b.retrieval.as_ref()).map(|s| s.model.version().to_string()),
             ranker: bundle.and_then(|b| b.ranker.as_ref()).map(|s| s.model.version().to_string()),
             engine: engine.clone(),
             in_flight: u64::try_from(metrics.in_flight.get()).unwrap_or(0),
-            bundle_error: refusal.borrow().clone(),
+            bundle_error: refusal.reason,
             client_address: client_address.clone(),
+            unfit: refusal.unfit,
+            answers: serving.as_ref().map(|serving| serving.tally.counts()).unwrap_or_default(),
         }
     })
 }

@@ -47,6 +47,48 @@ pub struct NodeReport {
     pub bundle_error: Option<String>,
     /// Client address, `host:port`.
     pub client_address: String,
+    /// The newest bundle that this node found unfit to serve; 0: none.
+    #[serde(default)]
+    pub unfit: Revision,
+    /// How it answers from the active bundle, since that is active here.
+    #[serde(default)]
+    pub answers: AnswerCounts,
+}
+
+/// How recommendations were answered from one bundle. A restart begins anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct AnswerCounts {
+    /// Answers.
+    pub answers: u64,
+    /// Of them, those for which a model failed: an error, a number that is not finite, a panic.
+    pub failed: u64,
+    /// Of them, those that no model had a part in, for whatever reason: an unknown visitor, no time, a failure.
+    pub fell_back: u64,
+    /// How long all of them took together, in microseconds.
+    pub took_us: u64,
+}
+
+impl AnswerCounts {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            answers: self.answers.saturating_add(other.answers),
+            failed: self.failed.saturating_add(other.failed),
+            fell_back: self.fell_back.saturating_add(other.fell_back),
+            took_us: self.took_us.saturating_add(other.took_us),
+        }
+    }
+
+    /// The share of answers that no model had a part in, from 0 to 1.
+    pub fn fell_back_share(self) -> f64 {
+        self.fell_back as f64 / self.answers.max(1) as f64
+    }
+
+    /// How long one answer took, in microseconds.
+    pub fn mean_us(self) -> u64 {
+        self.took_us / self.answers.max(1)
+    }
 }
 
 /// A node as the cloud knows it.
@@ -94,6 +136,66 @@ pub struct BundleView {
     pub note: String,
     /// Its files.
     pub artifacts: Vec<ArtifactRef>,
+}
+
+/// How far a bundle has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RolloutStage {
+    /// Offered to the canary PoPs only.
+    Canary,
+    /// Offered to every PoP.
+    Promoted,
+    /// Found bad, and never offered again.
+    Stopped,
+    /// A newer one came before its verdict.
+    Superseded,
+}
+
+impl RolloutStage {
+    /// Every stage.
+    pub const ALL: [RolloutStage; 4] =
+        [RolloutStage::Canary, RolloutStage::Promoted, RolloutStage::Stopped, RolloutStage::Superseded];
+
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RolloutStage::Canary => "canary",
+            RolloutStage::Promoted => "promoted",
+            RolloutStage::Stopped => "stopped",
+            RolloutStage::Superseded => "superseded",
+        }
+    }
+}
+
+/// The rollout of one bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolloutView {
+    /// Which bundle.
+    pub revision: Revision,
+    /// How far it has come.
+    pub stage: RolloutStage,
+    /// The PoPs that it is tried on, or was; empty while none has come yet, and where no trial was needed.
+    pub canaries: Vec<PopId>,
+    /// When it was published, milliseconds since 1970 UTC.
+    pub began_at_ms: u64,
+    /// When its verdict fell, milliseconds since 1970 UTC.
+    pub ended_at_ms: Option<u64>,
+    /// Why it came to where it is.
+    pub reason: String,
+    /// How the canaries answered from the bundle that they had before.
+    pub before: AnswerCounts,
+    /// How they answered from this one, at the verdict.
+    pub during: AnswerCounts,
+}
+
+/// Promotes or stops a rollout by hand.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndRollout {
+    /// Why, for the audit log.
+    #[serde(default)]
+    pub reason: String,
 }
 
 /// An artifact was stored.

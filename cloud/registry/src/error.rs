@@ -14,7 +14,7 @@ pub enum RegistryError {
     #[error("registry setting: {0}")]
     Config(String),
     /// The note is too long.
-    #[error("a note has at most {NOTE_BYTES_MAX} bytes, this one has {0}")]
+    #[error("a note or reason has at most {NOTE_BYTES_MAX} bytes, this one has {0}")]
     NoteTooLong(usize),
     /// There is no such revision.
     #[error("there is no revision {0}")]
@@ -22,6 +22,17 @@ pub enum RegistryError {
     /// A roll-back to what is newest already.
     #[error("revision {0} is the newest already")]
     IsNewest(Revision),
+    /// A roll-back to what was stopped.
+    #[error(
+        "revision {0} was stopped at its canaries: it is never offered again; publish its artifacts anew to try them anew"
+    )]
+    WasStopped(Revision),
+    /// A verdict over what is not on trial.
+    #[error("revision {0} is not on trial; to go back from what was promoted, roll back")]
+    NotOnTrial(Revision),
+    /// Something else was published while this was validated.
+    #[error("another bundle was published meanwhile")]
+    Overtaken,
     /// An artifact was never uploaded.
     #[error("{kind:?} {digest} was not uploaded: upload it first")]
     NotUploaded {
@@ -75,7 +86,7 @@ impl RegistryError {
             Self::Config(_) | Self::WrongSize { .. } => Code::Invalid,
             Self::NoteTooLong(_) => Code::TooLarge,
             Self::NoRevision(_) | Self::NotUploaded { .. } => Code::NotFound,
-            Self::IsNewest(_) => Code::Conflict,
+            Self::IsNewest(_) | Self::WasStopped(_) | Self::NotOnTrial(_) | Self::Overtaken => Code::Conflict,
             // Whatever the reason: what the caller wants published is not fit for it. `Corrupt` would say that the
             // system's disk is.
             Self::Refused { error, .. } => match error.code() {

@@ -76,13 +76,13 @@ pub(super) async fn signing_key(State(registry): State<Registry>) -> Json<Signin
 }
 
 impl Changes {
-    async fn carry_out(
+    pub(super) async fn carry_out<T: Send + 'static>(
         &self,
         storage: Storage,
         caller: Caller,
         what: &'static str,
-        change: impl Future<Output = Result<BundleView, RegistryError>> + Send + 'static,
-    ) -> Result<Json<BundleView>, ApiError> {
+        change: impl Future<Output = Result<T, RegistryError>> + Send + 'static,
+    ) -> Result<Json<T>, ApiError> {
         let work = async move {
             match change.await {
                 Ok(view) => Ok(Json(view)),

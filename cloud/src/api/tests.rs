@@ -83,6 +83,8 @@ fn every_word_of_an_enum_is_described() {
     assert_eq!(words("Code"), codes);
     let kinds = ArtifactKind::ALL.iter().map(|kind| said(serde_json::to_value(kind).unwrap())).collect();
     assert_eq!(words("ArtifactKind"), kinds);
+    let stages = RolloutStage::ALL.iter().map(|stage| said(serde_json::to_value(stage).unwrap())).collect();
+    assert_eq!(words("RolloutStage"), stages);
     let roles = [Role::Leader, Role::Follower, Role::Candidate, Role::Learner];
     let roles = roles.iter().map(|role| said(serde_json::to_value(role).unwrap())).collect();
     assert_eq!(words("Role"), roles);
@@ -105,6 +107,8 @@ fn samples() -> Vec<(&'static str, Value)> {
         in_flight: 0,
         bundle_error: None,
         client_address: "127.0.0.1:1".into(),
+        unfit: Revision(0),
+        answers: AnswerCounts::default(),
     };
     let node = NodeView { node: NodeId(1), seen_at_ms: 1, report: report.clone() };
     let bundle = BundleView {
@@ -132,12 +136,25 @@ fn samples() -> Vec<(&'static str, Value)> {
     let problem = Problem { code: Code::Invalid, status: 422, detail: String::new() };
     let enrol = EnrolNode { pop: pop.clone(), node: NodeId(1), names: vec![], lifetime_s: None };
     let token = EnrolmentToken { token: "t".into(), pop: pop.clone(), node: NodeId(1), expires_at_ms: 1 };
+    let rollout = RolloutView {
+        revision: Revision(1),
+        stage: RolloutStage::Canary,
+        canaries: vec![pop.clone()],
+        began_at_ms: 1,
+        ended_at_ms: None,
+        reason: String::new(),
+        before: AnswerCounts::default(),
+        during: AnswerCounts::default(),
+    };
     let revoked = RevokedNode { pop: pop.clone(), node: NodeId(1), revoked_at_ms: 1, reason: String::new() };
     vec![
         ("EnrolNode", json(serde_json::to_value(enrol))),
         ("EnrolmentToken", json(serde_json::to_value(token))),
         ("RevokeNode", json(serde_json::to_value(RevokeNode { reason: String::new() }))),
         ("RevokedNode", json(serde_json::to_value(revoked))),
+        ("AnswerCounts", json(serde_json::to_value(AnswerCounts::default()))),
+        ("RolloutView", json(serde_json::to_value(rollout))),
+        ("EndRollout", json(serde_json::to_value(EndRollout::default()))),
         ("ArtifactRef", json(serde_json::to_value(artifact))),
         ("NodeReport", json(serde_json::to_value(report))),
         ("NodeView", json(serde_json::to_value(&node))),

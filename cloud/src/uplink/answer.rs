@@ -34,7 +34,7 @@ impl UplinkDoor {
         let answered = match request {
             UplinkRequest::Position => self.position(caller).await,
             UplinkRequest::Append { first, events } => self.append(caller, first, &events).await,
-            UplinkRequest::Manifest => Ok(self.manifest()),
+            UplinkRequest::Manifest => Ok(self.manifest(caller)),
             UplinkRequest::Artifact { digest, offset } => self.artifact(digest, offset).await,
             UplinkRequest::Report(report) => self.report(caller, &report).await,
             UplinkRequest::Renew(request) => self.renew(caller, &request),
@@ -50,7 +50,7 @@ impl UplinkDoor {
 
     async fn position(&self, caller: &Caller) -> Result<UplinkReply, ErrorReply> {
         let upto = self.storage.position(&caller.pop).await.map_err(|e| logged(&e, e.reply()))?;
-        Ok(self.ack(upto))
+        Ok(self.ack(caller, upto))
     }
 
     /// Acknowledges once the events are durable, and never before.
@@ -86,16 +86,17 @@ impl UplinkDoor {
                 "event is durable"
             );
         }
-        Ok(self.ack(appended.upto))
+        Ok(self.ack(caller, appended.upto))
     }
 
-    fn ack(&self, upto: Offset) -> UplinkReply {
-        UplinkReply::Ack { upto, control_revision: self.registry.revision() }
+    fn ack(&self, caller: &Caller, upto: Offset) -> UplinkReply {
+        UplinkReply::Ack { upto, control_revision: self.registry.offered(&caller.pop) }
     }
 
-    fn manifest(&self) -> UplinkReply {
-        let newest = self.registry.newest();
-        UplinkReply::Manifest(newest.borrow().as_ref().map(|newest| (*newest.signed).clone()))
+    fn manifest(&self, caller: &Caller) -> UplinkReply {
+        let offers = self.registry.offers();
+        let offers = offers.borrow();
+        UplinkReply::Manifest(offers.to(&caller.pop).map(|offer| (*offer.signed).clone()))
     }
 
     async fn artifact(&self, digest: Digest, offset: u64) -> Result<UplinkReply, ErrorReply> {
@@ -111,8 +112,10 @@ impl UplinkDoor {
 
     async fn report(&self, caller: &Caller, report: &NodeReport) -> Result<UplinkReply, ErrorReply> {
         check_report(report)?;
-        let kept = self.storage.report(&caller.pop, caller.node, report, now_ms()).await;
+        let now_ms = now_ms();
+        let kept = self.storage.report(&caller.pop, caller.node, report, now_ms).await;
         kept.map_err(|e| logged(&e, e.reply()))?;
+        self.registry.heard(&caller.pop, caller.node, report, now_ms).await;
         Ok(UplinkReply::Noted)
     }
 }
@@ -147,7 +150,7 @@ fn logged(error: &(dyn std::error::Error + 'static), reply: ErrorReply) -> Error
 #[cfg(test)]
 mod tests {
     use proto::Revision;
-    use proto::control::Role;
+    use proto::control::{AnswerCounts, Role};
 
     use super::*;
 
@@ -166,6 +169,8 @@ mod tests {
             in_flight: 0,
             bundle_error: Some("x".repeat(REPORT_TEXT_BYTES_MAX)),
             client_address: String::new(),
+            unfit: Revision(0),
+            answers: AnswerCounts::default(),
         };
         check_report(&report).unwrap();
         report.ranker = Some("x".repeat(REPORT_TEXT_BYTES_MAX + 1));

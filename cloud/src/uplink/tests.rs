@@ -14,8 +14,9 @@ async fn what_has_no_place_is_told_to_come_back() {
     let folder = tempfile::tempdir().unwrap();
     let storage = Storage::open(folder.path(), &cloud_storage::Config::default()).await.unwrap();
     let key = folder.path().join("signing.key");
+    let (engines, rollout) = (vec![Engine::tract()], Default::default());
     let registry =
-        Registry::open(storage.clone(), &key, vec![Engine::tract()], Default::default()).await.unwrap();
+        Registry::open(storage.clone(), &key, engines, Default::default(), rollout, now_ms()).await.unwrap();
     let mut config = crate::config::Config::from_sources(None, std::iter::empty()).unwrap().uplink;
     config.in_flight_max = 1;
     let metrics = UplinkMetrics::new(&prometheus::Registry::new()).unwrap();

@@ -2,11 +2,11 @@
 
 use proto::Revision;
 use proto::bundle::{Manifest, SignedManifest};
-use proto::control::BundleView;
+use proto::control::{BundleView, RolloutView};
 
 use crate::audit::{self, Change};
 use crate::error::StorageError;
-use crate::{Storage, from_sql, sql, to_sql};
+use crate::{Storage, from_sql, rollouts, sql, to_sql};
 
 /// Most bundles that one query answers with.
 pub const BUNDLES_MAX: u32 = 500;
@@ -55,13 +55,15 @@ impl StoredBundle {
 }
 
 impl Storage {
-    /// Adds a bundle under the next revision, together with its line in the audit log. `sign` makes the manifest for the
-    /// revision it is given; it runs while the write lock is held, so it must be quick.
+    /// Adds a bundle under the next revision, together with its line in the audit log and the rollouts that change with it.
+    /// `sign` makes the manifest for the revision it is given, `roll` says what becomes of rollouts; both run while the
+    /// write lock is held, so they must be quick.
     pub async fn publish_bundle(
         &self,
         draft: &Draft,
         change: &Change,
         sign: impl FnOnce(Revision) -> SignedManifest + Send,
+        roll: impl FnOnce(Revision) -> Vec<RolloutView> + Send,
     ) -> Result<StoredBundle, StorageError> {
         let failed = || StorageError::database("publish a bundle");
         let mut transaction = self.write("publish a bundle").await?;
@@ -79,6 +81,9 @@ impl Storage {
             .execute(&mut *transaction)
             .await
             .map_err(failed())?;
+        for view in roll(revision) {
+            rollouts::upsert(&mut transaction, &view).await.map_err(failed())?;
+        }
         let change = Change { detail: format!("revision {revision}: {}", change.detail), ..change.clone() };
         audit::insert(&mut transaction, &change).await.map_err(failed())?;
         transaction.commit().await.map_err(failed())?;

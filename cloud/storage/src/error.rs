@@ -49,6 +49,15 @@ pub enum StorageError {
         #[source]
         source: CodecError,
     },
+    /// JSON in the database is not what it should be.
+    #[error("{what} in the database cannot be read")]
+    Unreadable {
+        /// Which row.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
     /// An artifact's file does not have the bytes that its name promises.
     #[error("artifact {digest} is damaged on disk: its bytes have digest {found}; upload it again")]
     Damaged {
@@ -112,7 +121,7 @@ impl StorageError {
             Self::Database { source, .. } => database_code(source),
             Self::Migration { .. } => Code::Internal,
             Self::File { .. } | Self::Full { .. } => Code::Unavailable,
-            Self::Undecodable { .. } | Self::Damaged { .. } => Code::Corrupt,
+            Self::Undecodable { .. } | Self::Unreadable { .. } | Self::Damaged { .. } => Code::Corrupt,
             Self::WrongDigest { .. } | Self::BeyondEnd { .. } => Code::Invalid,
             Self::NoArtifact(_) => Code::NotFound,
             Self::TooLarge { .. } => Code::TooLarge,

@@ -9,6 +9,7 @@
 //! | [`events`] | events, once per id, in the transaction that moves their PoP's offset |
 //! | [`pops`] | PoPs, their offsets, the latest report of each node |
 //! | [`bundles`] | signed manifests under revisions that only grow |
+//! | [`rollouts`] | how far each bundle has come: tried on canaries, promoted, stopped |
 //! | [`artifacts`] | content-addressed files, verified when written and when read |
 //! | [`identities`] | one-time tokens for nodes that enrol, and who was revoked |
 //! | [`audit`] | who changed what |
@@ -21,6 +22,7 @@ pub mod error;
 pub mod events;
 pub mod identities;
 pub mod pops;
+pub mod rollouts;
 mod sql;
 
 use std::path::Path;
@@ -131,6 +133,7 @@ fn migrations() -> Migrator {
     Migrator::with_migrations(vec![
         step(1, "start", include_str!("../migrations/0001_start.sql")),
         step(2, "identities", include_str!("../migrations/0002_identities.sql")),
+        step(3, "rollouts", include_str!("../migrations/0003_rollouts.sql")),
     ])
 }
 

@@ -59,6 +59,12 @@ pub const BUNDLE: &str = "SELECT revision, manifest, signature, note, rollback_o
 pub const BUNDLES: &str = "SELECT revision, manifest, signature, note, rollback_of, published_at_ms \
      FROM bundles ORDER BY revision DESC LIMIT ?";
 
+pub const ROLLOUT_SET: &str = "INSERT INTO rollouts (revision, stage, rollout) VALUES (?, ?, ?) \
+     ON CONFLICT (revision) DO UPDATE SET stage = excluded.stage, rollout = excluded.rollout";
+pub const ROLLOUT: &str = "SELECT rollout FROM rollouts WHERE revision = ?";
+pub const ROLLOUTS: &str = "SELECT rollout FROM rollouts ORDER BY revision DESC LIMIT ?";
+pub const ROLLOUT_LAST: &str = "SELECT rollout FROM rollouts WHERE stage = ? ORDER BY revision DESC LIMIT 1";
+
 pub const ARTIFACT_INSERT: &str = "INSERT INTO artifacts (digest, size, kind, stored_at_ms) \
      VALUES (?, ?, ?, ?) ON CONFLICT (digest) DO NOTHING";
 pub const ARTIFACT_SIZE: &str = "SELECT size FROM artifacts WHERE digest = ?";

@@ -4,10 +4,11 @@ use cloud::server::{Addresses, Server};
 use inference::testing;
 use proto::Code;
 use proto::bundle::ArtifactKind;
-use proto::control::{AuditView, BundleView, Problem};
+use proto::control::{AuditView, BundleView, Problem, RolloutStage, RolloutView};
+use proto::uplink::{UplinkReply, UplinkRequest};
 use service::shutdown::Shutdown;
 
-use crate::{Cloud, Deployment, TOKEN, files, read_json};
+use crate::{Cloud, Deployment, PATIENCE, TOKEN, files, read_json};
 
 async fn problem(response: reqwest::Response) -> Problem {
     assert_eq!(response.headers()["content-type"], "application/problem+json");
@@ -244,4 +245,46 @@ async fn places_are_limited_and_come_back() {
         assert_eq!(ask().await.status(), 200);
         cloud.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_rollout_is_shown_and_ended_by_hand() {
+    let deployment = Deployment::new();
+    let cloud = deployment.start_with(&[("CLOUD__ROLLOUT__CANARY_POPS", "[\"fra\"]")]).await;
+    cloud.publish(&files(1)).await;
+    let stages = async || -> Vec<(u64, RolloutStage)> {
+        let rollouts: Vec<RolloutView> = cloud.read("/v1/rollouts").await;
+        rollouts.iter().map(|rollout| (rollout.revision.0, rollout.stage)).collect()
+    };
+    assert_eq!(stages().await, [(1, RolloutStage::Canary)]);
+    let (fra, sin) =
+        (deployment.node(cloud.uplink(), "fra", 1).await, deployment.node(cloud.uplink(), "sin", 1).await);
+    assert!(matches!(fra.call(UplinkRequest::Manifest).await, UplinkReply::Manifest(Some(_))));
+    assert_eq!(sin.call(UplinkRequest::Manifest).await, UplinkReply::Manifest(None), "it is no canary");
+    let promoted = cloud.post("/v1/rollouts/1/promote", r#"{"reason": "seen enough"}"#).await;
+    let promoted: RolloutView = promoted.json().await.unwrap();
+    assert_eq!((promoted.stage, promoted.canaries[0].as_str()), (RolloutStage::Promoted, "fra"));
+    assert!(matches!(sin.call(UplinkRequest::Manifest).await, UplinkReply::Manifest(Some(_))));
+    let late = problem(cloud.post("/v1/rollouts/1/stop", "{}").await).await;
+    assert_eq!(late.code, Code::Conflict, "{}", late.detail);
+
+    cloud.publish(&files(2)).await;
+    assert_eq!(cloud.post("/v1/rollouts/2/stop", "{}").await.status(), 200);
+    // The canaries get the contents of revision 1 again, within seconds.
+    let until = tokio::time::Instant::now() + PATIENCE;
+    while stages().await[0] != (3, RolloutStage::Promoted) {
+        assert!(tokio::time::Instant::now() < until, "{:?}", stages().await);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let back = problem(cloud.post("/v1/bundles/2/rollback", "").await).await;
+    assert_eq!(back.code, Code::Conflict, "{}", back.detail);
+    let lines: Vec<AuditView> = cloud.read("/v1/audit?limit=100").await;
+    for what in ["rollout.promote", "rollout.stop", "rollout.recover"] {
+        assert!(lines.iter().any(|line| line.what == what), "{what}: {lines:?}");
+    }
+    let metrics = cloud.metrics().await;
+    for line in ["rollouts_total{outcome=\"stopped\"} 1", "revision_on_trial 0", "revision_promoted 3"] {
+        assert!(metrics.contains(&format!("rockpool_cloud_{line}")), "{line}: {metrics}");
+    }
+    cloud.stop().await;
 }

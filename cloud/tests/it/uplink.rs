@@ -1,6 +1,6 @@
 //! The nodes' door over real QUIC.
 
-use proto::control::{NodeReport, PopView, Role};
+use proto::control::{AnswerCounts, NodeReport, PopView, Role};
 use proto::uplink::{UplinkReply, UplinkRequest};
 use proto::{ALPN_UPLINK, Code, Digest, Offset, Revision};
 use transport::quic::{QuicDialer, Settings};
@@ -224,6 +224,8 @@ fn report(role: Role) -> NodeReport {
         in_flight: 2,
         bundle_error: None,
         client_address: "127.0.0.1:1".into(),
+        unfit: Revision(0),
+        answers: AnswerCounts::default(),
     }
 }
 

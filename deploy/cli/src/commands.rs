@@ -4,6 +4,7 @@ pub mod admin;
 pub mod bench;
 pub mod keys;
 pub mod models;
+pub mod rollout;
 pub mod status;
 pub mod up;
 

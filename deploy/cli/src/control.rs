@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use proto::bundle::ArtifactKind;
 use proto::control::{
-    ArtifactStored, BundleView, EnrolNode, EnrolmentToken, EventCounts, PopView, Problem, PublishBundle,
-    RevokeNode, RevokedNode,
+    ArtifactStored, BundleView, EndRollout, EnrolNode, EnrolmentToken, EventCounts, PopView, Problem,
+    PublishBundle, RevokeNode, RevokedNode, RolloutView,
 };
 use proto::peer::MemberChange;
 use proto::{NodeId, PopId};
@@ -77,6 +77,26 @@ impl Control {
     /// Publishes an older bundle's contents under a newer revision.
     pub async fn roll_back(&self, revision: u64) -> anyhow::Result<BundleView> {
         self.send(self.http.post(format!("{}/v1/bundles/{revision}/rollback", self.base))).await
+    }
+
+    /// How far each bundle has come, newest first.
+    pub async fn rollouts(&self) -> anyhow::Result<Vec<RolloutView>> {
+        self.get("/v1/rollouts").await
+    }
+
+    /// Offers the bundle on trial to every PoP, before its verdict.
+    pub async fn promote(&self, revision: u64, reason: &str) -> anyhow::Result<RolloutView> {
+        self.end_rollout(revision, "promote", reason).await
+    }
+
+    /// Stops the bundle on trial.
+    pub async fn stop_rollout(&self, revision: u64, reason: &str) -> anyhow::Result<RolloutView> {
+        self.end_rollout(revision, "stop", reason).await
+    }
+
+    async fn end_rollout(&self, revision: u64, how: &str, reason: &str) -> anyhow::Result<RolloutView> {
+        let url = format!("{}/v1/rollouts/{revision}/{how}", self.base);
+        self.send(self.http.post(url).json(&EndRollout { reason: reason.to_owned() })).await
     }
 
     /// Makes a one-time token with which a node enrols.

@@ -1,4 +1,4 @@
-//! A whole deployment on this machine: a cloud and a PoP of edge nodes, each a child process, in one folder.
+//! A whole deployment on this machine: a cloud and a PoP of edge nodes (or more PoPs), each a child process, in one folder.
 //!
 //! ```text
 //! DIR/pki/        the deployment's CA and what it issued
@@ -77,6 +77,8 @@ pub struct Deployment {
     ports: BTreeMap<NodeId, NodePorts>,
     cloud: Option<Process>,
     nodes: BTreeMap<NodeId, Process>,
+    /// Founders of further PoPs. A node's id is its own in the whole deployment.
+    elsewhere: BTreeMap<NodeId, PopId>,
     /// Settings of single nodes.
     own: BTreeMap<NodeId, Vec<(String, toml::Value)>>,
     /// Where peers are told to reach a node, if not where it listens.
@@ -134,6 +136,7 @@ impl Deployment {
             ports: BTreeMap::new(),
             cloud: None,
             nodes: BTreeMap::new(),
+            elsewhere: BTreeMap::new(),
             own: BTreeMap::new(),
             announced: BTreeMap::new(),
             launches: BTreeMap::new(),
@@ -151,7 +154,7 @@ impl Deployment {
     fn add_ports(&mut self, node: NodeId) -> anyhow::Result<()> {
         let authority = Authority::open(&self.dir().join("pki"))?;
         authority.issue_node(
-            &self.pop,
+            self.pop_of(node),
             node,
             &["127.0.0.1".into()],
             Validity::starting_now(self.lifetime()),
@@ -224,6 +227,16 @@ impl Deployment {
         self.options.nodes = self.options.nodes.max(node.0);
         self.add_ports(node)?;
         self.start_node(node)
+    }
+
+    /// Starts another PoP, of these founders; their ids are new in the whole deployment.
+    pub fn found_pop(&mut self, pop: &PopId, founders: &[NodeId]) -> anyhow::Result<()> {
+        for node in founders {
+            anyhow::ensure!(!self.ports.contains_key(node), "node {node} is there already");
+            self.elsewhere.insert(*node, pop.clone());
+            self.add_ports(*node)?;
+        }
+        founders.iter().try_for_each(|node| self.start_node(*node))
     }
 
     /// Starts a node that is not a founder: it waits to be joined.
@@ -341,9 +354,14 @@ impl Deployment {
         self.dir().join(format!("node-{node}"))
     }
 
-    /// The PoP.
+    /// The PoP; the first, if there are more.
     pub fn pop(&self) -> &PopId {
         &self.pop
+    }
+
+    /// The PoP of a node.
+    pub fn pop_of(&self, node: NodeId) -> &PopId {
+        self.elsewhere.get(&node).unwrap_or(&self.pop)
     }
 
     /// Where the nodes listen, running or not.
@@ -387,7 +405,7 @@ impl Deployment {
         &self.app_key
     }
 
-    /// The name that the nodes' certificates carry.
+    /// The name that the first PoP's certificates carry.
     pub fn server_name(&self) -> anyhow::Result<String> {
         Ok(transport::edge_name(&self.pop)?)
     }
@@ -419,16 +437,13 @@ impl Deployment {
         Ok(Arc::new(QuicDialer::new(&trust, None, proto::ALPN_CLIENT, &Settings::clients())?))
     }
 
-    /// An SDK configuration that knows these nodes, in this order.
+    /// An SDK configuration that knows these nodes of one PoP, in this order.
     pub fn client_config(&self, nodes: &[NodeId]) -> anyhow::Result<client_sdk::Config> {
         let address = |node: &NodeId| Some(self.ports.get(node)?.clients.clone());
+        let pop = nodes.first().map_or(&self.pop, |node| self.pop_of(*node));
+        let name = transport::edge_name(pop)?;
         let nodes = nodes.iter().filter_map(address).collect();
-        Ok(client_sdk::Config::new(
-            nodes,
-            self.server_name()?,
-            client_sdk::Trust::OfDialer,
-            self.app_key.clone(),
-        ))
+        Ok(client_sdk::Config::new(nodes, name, client_sdk::Trust::OfDialer, self.app_key.clone()))
     }
 
     fn app_key_sha256(&self) -> Digest {

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use rockpool::commands::{admin, bench, keys, models, status, up};
+use rockpool::commands::{admin, bench, keys, models, rollout, status, up};
 
 /// Personalisation that runs where the users are.
 ///
@@ -24,6 +24,9 @@ enum Command {
     /// Publish, list and roll back bundles.
     #[command(subcommand)]
     Bundle(admin::Bundle),
+    /// See how far bundles have come; promote or stop the one on trial.
+    #[command(subcommand)]
+    Rollout(rollout::Rollout),
     /// Count the events that the cloud holds.
     Events(admin::Cloud),
     /// Enrol and revoke nodes; let them join and leave a PoP; hand leadership over.
@@ -71,6 +74,7 @@ fn in_runtime(command: Command) -> anyhow::Result<bool> {
             Command::Bench(command) => bench::run(command).await,
             Command::Status(command) => status::run(command).await.map(|()| true),
             Command::Bundle(command) => admin::bundle(command).await.map(|()| true),
+            Command::Rollout(command) => rollout::run(command).await.map(|()| true),
             Command::Events(cloud) => admin::events(cloud).await.map(|()| true),
             Command::Node(command) => admin::node(command).await.map(|()| true),
             Command::Pki(_) | Command::AppKey(_) | Command::Train(_) | Command::Evaluate(_) => {

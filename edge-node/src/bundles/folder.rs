@@ -1,5 +1,6 @@
 //! Artifacts on disk, by digest, and the manifest that was last served. Bytes are checked at every read.
 
+use std::collections::HashSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -60,12 +61,17 @@ impl Folder {
         let path = self.path.join(LAST_GOOD);
         service::files::publish(&path, &codec::encode(signed))
             .with_context(|| format!("cannot write {}", path.display()))?;
+        self.keep_only([manifest])
+    }
+
+    /// Forgets artifacts that none of these manifests names.
+    pub fn keep_only<'m>(&self, manifests: impl IntoIterator<Item = &'m Manifest>) -> anyhow::Result<()> {
+        let named = manifests.into_iter().flat_map(|manifest| &manifest.artifacts);
+        let named: HashSet<Digest> = named.map(|artifact| artifact.digest).collect();
         for entry in std::fs::read_dir(&self.path)? {
             let entry = entry?;
             let digest = entry.file_name().to_str().and_then(Digest::from_hex);
-            if digest
-                .is_some_and(|digest| manifest.artifacts.iter().all(|artifact| artifact.digest != digest))
-            {
+            if digest.is_some_and(|digest| !named.contains(&digest)) {
                 std::fs::remove_file(entry.path())?;
             }
         }

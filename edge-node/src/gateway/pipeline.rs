@@ -33,13 +33,15 @@ pub async fn recommend(
 
     // Retrieve, rank, re-rank: on a model thread, or without a model where there is no time or no room for one.
     let now_ms = clock::now_ms();
-    let Some(prepared) = gateway.bundle.load() else {
+    let Some(serving) = gateway.bundle.load() else {
         return Ok(answer(gateway, None, &seen, Decision::default()));
     };
-    let times = times.queued(Instant::now());
-    let view = seen.view.clone();
+    let begun = Instant::now();
+    let times = times.queued(begun);
+    let (prepared, view) = (serving.prepared.clone(), seen.view.clone());
     let job = Arc::new(Job { prepared, view, ask, now_ms, times: times.models });
-    let decision = decide(gateway, &job, times.answer).await;
+    let Decided { decision, failed } = decide(gateway, &job, times.answer).await;
+    serving.tally.count(decision.served_by, failed, begun.elapsed());
 
     // Record what is offered: it rides the next group commit and never delays the answer.
     let items: Vec<ItemId> = decision.items.iter().map(|ranked| ranked.item.clone()).collect();
@@ -114,12 +116,20 @@ fn usable(age: Option<Duration>, serving: &ServingConfig) -> bool {
     age.is_some_and(|age| age <= Duration::from_millis(serving.view_age_max_ms))
 }
 
-async fn decide(gateway: &Gateway, job: &Arc<Job>, until: Instant) -> Decision {
+/// What is offered, and whether a model failed on the way.
+struct Decided {
+    decision: Decision,
+    failed: bool,
+}
+
+async fn decide(gateway: &Gateway, job: &Arc<Job>, until: Instant) -> Decided {
     let decided = match gateway.workers.submit(job.clone()) {
-        Some(decision) => tokio::time::timeout_at(until.into(), decision).await.ok().and_then(Result::ok),
+        Some(decision) => tokio::time::timeout_at(until.into(), decision).await.ok(),
         None => None,
     };
-    let decision = decided.unwrap_or_else(|| gateway.workers.fall_back(job));
+    // A thread that gives no answer at all has caught a panic.
+    let panicked = matches!(decided, Some(Err(_)));
+    let decision = decided.and_then(Result::ok).unwrap_or_else(|| gateway.workers.fall_back(job));
     if let Some((stage, error)) = &decision.failed {
         let stage = match stage {
             Stage::Retrieve => "retrieve",
@@ -128,7 +138,8 @@ async fn decide(gateway: &Gateway, job: &Arc<Job>, until: Instant) -> Decision {
         gateway.metrics.stage_failures.with_label_values(&[stage]).inc();
         tracing::warn!(stage, error = error as &dyn std::error::Error, "a model failed; the fallback served");
     }
-    decision
+    let failed = panicked || decision.failed.is_some();
+    Decided { decision, failed }
 }
 
 fn answer(gateway: &Gateway, prepared: Option<&Arc<Prepared>>, known: &Known, decision: Decision) -> Answer {

@@ -17,6 +17,9 @@ use transport::{Dialer, Link, LinkError, LinkErrorKind, Peer};
 use crate::config::UplinkConfig;
 use crate::metrics::Metrics;
 
+/// Shortest part of an artifact, in bytes, but for its last: who sends less only keeps us waiting.
+const PART_BYTES_MIN: usize = 64 * 1024;
+
 /// Why something could not be had from the cloud.
 #[derive(Debug, thiserror::Error)]
 pub enum PullError {
@@ -229,6 +232,12 @@ impl CloudLink {
                 )));
             }
             bytes.extend_from_slice(&part);
+            if part.len() < PART_BYTES_MIN && (bytes.len() as u64) < artifact.size {
+                return Err(wrong(format!(
+                    "a part of {} bytes, at least {PART_BYTES_MIN} are due",
+                    part.len()
+                )));
+            }
         }
         match Digest::of(&bytes) {
             digest if digest == artifact.digest => Ok(bytes),

@@ -1,6 +1,7 @@
 //! Bundles: who signed the manifest, whether its files are the ones it names, and whether they are fit to serve.
 
 mod keys;
+mod probe;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -147,7 +148,8 @@ pub struct RankerStage {
 
 impl Bundle {
     /// Reads and checks every artifact of a manifest that was [`verify`]ed. `artifacts` gives an artifact's bytes; digests
-    /// are checked here. Takes as long as loading the models takes: not for an async worker.
+    /// are checked here; models must answer a few fixed questions with sense. Takes as long as loading the models takes: not for
+    /// an async worker.
     pub fn open(
         manifest: Manifest,
         artifacts: impl Fn(ArtifactKind) -> Option<Vec<u8>>,
@@ -186,7 +188,10 @@ impl RetrievalStage {
             .map_err(|error| model_error(ArtifactKind::RetrievalModel, ArtifactKind::RetrievalCard, error))?;
         let places = model.card().items.iter().map(|item| catalog.place(item.as_str())).collect();
         let indices = catalog.items().iter().map(|item| model.index_of(item.id.as_str())).collect();
-        Ok(Self { model, places, indices })
+        let stage = Self { model, places, indices };
+        probe::retrieval(&stage)
+            .map_err(|error| model_error(ArtifactKind::RetrievalModel, ArtifactKind::RetrievalCard, error))?;
+        Ok(stage)
     }
 }
 
@@ -200,7 +205,9 @@ impl RankerStage {
         let wrong = |error| model_error(ArtifactKind::RankerModel, ArtifactKind::RankerCard, error);
         let model = Ranker::load(engine, onnx, card).map_err(wrong)?;
         let encoder = Encoder::new(model.card(), Arc::clone(catalog)).map_err(wrong)?;
-        Ok(Self { model, encoder })
+        let stage = Self { model, encoder };
+        probe::ranker(&stage).map_err(wrong)?;
+        Ok(stage)
     }
 }
 

@@ -91,6 +91,13 @@ pub fn feature_spec() -> FeatureSpec {
 
 /// Mean of the history's embeddings, times all embeddings.
 pub fn retrieval(catalog: &Catalog, seed: u64) -> Model {
+    poisoned_retrieval(catalog, seed, |_| false)
+}
+
+/// The same, but the embeddings of some items (by place) are so large that two of them in one history add up to infinity: the file
+/// is sound, and answers others well. Not more than one of the first four, and of the next five, is to be poisoned: golden
+/// answers are of those.
+pub fn poisoned_retrieval(catalog: &Catalog, seed: u64, poisoned: impl Fn(usize) -> bool) -> Model {
     let items = catalog.items.len();
     let mut weights = Weights(seed);
     let mut table = weights.take((items + 1) * WIDTH);
@@ -99,6 +106,9 @@ pub fn retrieval(catalog: &Catalog, seed: u64) -> Model {
         .flat_map(|w| (1..=items).map(move |i| (i, w)))
         .map(|(i, w)| table[i * WIDTH + w])
         .collect();
+    for item in (0..items).filter(|item| poisoned(*item)) {
+        table[(item + 1) * WIDTH..(item + 2) * WIDTH].fill(f32::MAX * 0.9);
+    }
     let mut graph = Graph::new("retrieval");
     graph
         .input("history", DType::I64, &[HISTORY_LEN])

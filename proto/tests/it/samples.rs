@@ -9,7 +9,7 @@ use proto::client::{
 };
 use proto::codec::{self, HEADER_BYTES, Message, Stored};
 use proto::command::{Command, Effect};
-use proto::control::{NodeReport, Role};
+use proto::control::{AnswerCounts, NodeReport, Role};
 use proto::enrol::{EnrolReply, EnrolRequest, Token};
 use proto::peer::{MemberChange, PeerReply, PeerRequest, RaftCall};
 use proto::profile::{Interaction, Profile, Seen, Signal};
@@ -287,6 +287,8 @@ fn uplink() -> Vec<Sample> {
         in_flight: 3,
         bundle_error: Some("unsigned".into()),
         client_address: "10.0.0.1:4433".into(),
+        unfit: Revision(13),
+        answers: AnswerCounts { answers: 1_000, failed: 1, fell_back: 300, took_us: 2_100_000 },
     };
     let mut samples = vec![
         framed("Position", UplinkRequest::Position),

@@ -3,6 +3,7 @@
 
 mod publish;
 mod refuse;
+mod trials;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -73,7 +74,12 @@ pub(crate) async fn open(
 ) -> Result<Registry, cloud_registry::RegistryError> {
     // Both runtimes, where this machine has both.
     let engines = vec![Engine::choose(None), Engine::tract()];
-    Registry::open(storage.clone(), &key(folder), engines, Config::default()).await
+    Registry::open(storage.clone(), &key(folder), engines, Config::default(), rollout(), NOW_MS).await
+}
+
+/// Short, for tests that play with the clock.
+pub(crate) fn rollout() -> cloud_registry::rollout::Config {
+    cloud_registry::rollout::Config { canary_pops: Vec::new(), hold_s: 10, verdict_within_s: 100 }
 }
 
 /// Files that are fit to be published; another seed, other models.

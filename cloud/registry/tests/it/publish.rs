@@ -10,13 +10,14 @@ use crate::{Bench, DAY_MS, NOW_MS, files, key, open};
 #[tokio::test]
 async fn a_bundle_is_numbered_signed_and_announced() {
     let bench = Bench::new().await;
-    let mut newest = bench.registry.newest();
-    assert_eq!((bench.registry.revision(), newest.borrow_and_update().clone()), (Revision(0), None));
+    let mut offers = bench.registry.offers();
+    assert_eq!(bench.registry.revision(), Revision(0));
+    assert_eq!(*offers.borrow_and_update(), cloud_registry::Offers::default());
     let files = files(1);
     let view = bench.publish(&files).await.unwrap();
     assert_eq!((view.revision, view.rollback_of, view.artifacts.len()), (Revision(1), None, 6));
-    newest.changed().await.unwrap();
-    let announced = newest.borrow_and_update().clone().unwrap();
+    offers.changed().await.unwrap();
+    let announced = offers.borrow_and_update().trial.clone().unwrap();
     assert_eq!(announced.revision, Revision(1));
     // An edge that trusts the key takes it in.
     let manifest = inference::bundle::verify(&announced.signed, &[bench.registry.public_key()]).unwrap();
@@ -53,10 +54,10 @@ async fn a_rollback_is_a_newer_revision_with_older_contents() {
 async fn a_restart_goes_on_with_the_same_key_and_the_newest_bundle() {
     let bench = Bench::new().await;
     bench.publish(&files(1)).await.unwrap();
-    let (key, newest) = (bench.registry.public_key(), bench.registry.newest().borrow().clone());
+    let (key, offers) = (bench.registry.public_key(), bench.registry.offers().borrow().clone());
     let bench = bench.restart().await;
     assert_eq!(bench.registry.public_key(), key);
-    assert_eq!(bench.registry.newest().borrow().clone(), newest);
+    assert_eq!(bench.registry.offers().borrow().clone(), offers);
     assert_eq!(bench.publish(&files(2)).await.unwrap().revision, Revision(2));
 }
 
@@ -86,7 +87,7 @@ async fn the_newest_is_renewed_at_half_of_its_life() {
     let renewed = bench.registry.renew_if_due(late).await.unwrap().unwrap();
     assert_eq!((renewed.revision, renewed.rollback_of), (Revision(2), None));
     assert_eq!(renewed.artifacts, first.artifacts);
-    let newest = bench.registry.newest().borrow().clone().unwrap();
+    let newest = bench.registry.offers().borrow().trial.clone().unwrap();
     assert_eq!((newest.revision, newest.expires_at_ms), (Revision(2), late + 30 * DAY_MS));
     assert_eq!(bench.registry.renew_if_due(late).await.unwrap(), None, "once is enough");
 }

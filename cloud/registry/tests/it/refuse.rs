@@ -16,12 +16,12 @@ type Files = HashMap<ArtifactKind, Vec<u8>>;
 async fn refused(spoil: impl FnOnce(&mut Files)) -> RegistryError {
     let bench = Bench::new().await;
     bench.publish(&files(1)).await.unwrap();
-    let newest = bench.registry.newest().borrow().clone();
+    let offers = bench.registry.offers().borrow().clone();
     let mut files = files(2);
     spoil(&mut files);
     let error = bench.publish(&files).await.unwrap_err();
     assert_eq!(bench.registry.revision(), Revision(1), "{error}");
-    assert_eq!(bench.registry.newest().borrow().clone(), newest);
+    assert_eq!(bench.registry.offers().borrow().clone(), offers);
     assert_eq!(bench.storage.bundles(10).await.unwrap().len(), 1);
     error
 }

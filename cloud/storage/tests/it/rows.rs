@@ -2,7 +2,7 @@
 
 use cloud_storage::{Change, Draft, Filter};
 use proto::bundle::{ArtifactKind, ArtifactRef, Manifest, SignedManifest};
-use proto::control::{NodeReport, Role};
+use proto::control::{AnswerCounts, NodeReport, Role, RolloutStage, RolloutView};
 use proto::{Digest, NodeId, Offset, Revision, TraceId};
 
 use crate::{NOW_MS, event, events, open, pop};
@@ -21,6 +21,8 @@ fn report(role: Role, term: u64) -> NodeReport {
         in_flight: 0,
         bundle_error: None,
         client_address: "127.0.0.1:1".into(),
+        unfit: Revision(0),
+        answers: AnswerCounts::default(),
     }
 }
 
@@ -83,6 +85,19 @@ fn signed(revision: Revision) -> SignedManifest {
     SignedManifest { manifest: proto::codec::encode(&manifest), signature: vec![revision.0 as u8; 64] }
 }
 
+fn promoted(revision: Revision) -> Vec<RolloutView> {
+    vec![RolloutView {
+        revision,
+        stage: RolloutStage::Promoted,
+        canaries: vec![pop("fra")],
+        began_at_ms: NOW_MS,
+        ended_at_ms: Some(NOW_MS),
+        reason: "a test".into(),
+        before: AnswerCounts::default(),
+        during: AnswerCounts { answers: 3, failed: 2, fell_back: 1, took_us: 4 },
+    }]
+}
+
 fn change(what: &str) -> Change {
     Change { at_ms: NOW_MS, who: "admin".into(), what: what.into(), detail: "because".into() }
 }
@@ -97,7 +112,12 @@ async fn revisions_only_grow_also_for_publishers_at_once_and_after_a_restart() {
         let storage = storage.clone();
         publishers.spawn(async move {
             let draft = Draft { note: format!("{n}"), rollback_of: None, published_at_ms: NOW_MS };
-            storage.publish_bundle(&draft, &change("bundle.publish"), signed).await.unwrap().revision.0
+            storage
+                .publish_bundle(&draft, &change("bundle.publish"), signed, promoted)
+                .await
+                .unwrap()
+                .revision
+                .0
         });
     }
     let mut revisions = publishers.join_all().await;
@@ -106,7 +126,7 @@ async fn revisions_only_grow_also_for_publishers_at_once_and_after_a_restart() {
     storage.close().await;
     let storage = open(&folder).await;
     let draft = Draft { note: "back".into(), rollback_of: Some(Revision(3)), published_at_ms: NOW_MS + 5 };
-    let stored = storage.publish_bundle(&draft, &change("bundle.rollback"), signed).await.unwrap();
+    let stored = storage.publish_bundle(&draft, &change("bundle.rollback"), signed, promoted).await.unwrap();
     assert_eq!(stored.revision, Revision(9));
     assert_eq!(storage.newest_bundle().await.unwrap().as_ref(), Some(&stored));
     assert_eq!(storage.bundle(Revision(9)).await.unwrap().as_ref(), Some(&stored));
@@ -125,8 +145,51 @@ async fn a_rollback_names_a_revision_that_exists() {
     let folder = tempfile::tempdir().unwrap();
     let storage = open(&folder).await;
     let draft = Draft { note: String::new(), rollback_of: Some(Revision(3)), published_at_ms: NOW_MS };
-    assert!(storage.publish_bundle(&draft, &change("bundle.rollback"), signed).await.is_err());
+    assert!(storage.publish_bundle(&draft, &change("bundle.rollback"), signed, promoted).await.is_err());
     assert!(storage.audit_recent(100).await.unwrap().is_empty(), "the audit line goes with the change");
+}
+
+#[tokio::test]
+async fn a_rollout_goes_with_its_bundle_and_its_changes_with_the_audit_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = open(&folder).await;
+    assert_eq!(storage.last_rollouts().await.unwrap(), []);
+    let draft = Draft { note: String::new(), rollback_of: None, published_at_ms: NOW_MS };
+    for _ in 0..3 {
+        storage.publish_bundle(&draft, &change("bundle.publish"), signed, promoted).await.unwrap();
+    }
+    let stopped = RolloutView { stage: RolloutStage::Stopped, ..promoted(Revision(3)).remove(0) };
+    storage.set_rollout(&stopped, &change("rollout.stop")).await.unwrap();
+    storage.close().await;
+    let storage = open(&folder).await;
+    let second = promoted(Revision(2)).remove(0);
+    assert_eq!(storage.last_rollouts().await.unwrap(), [second.clone(), stopped.clone()]);
+    assert_eq!(storage.rollouts(2).await.unwrap(), [stopped.clone(), second]);
+    assert_eq!(storage.rollout(Revision(3)).await.unwrap(), Some(stopped));
+    assert_eq!(storage.rollout(Revision(4)).await.unwrap(), None);
+    assert_eq!(storage.audit_recent(1).await.unwrap()[0].what, "rollout.stop");
+    let unknown = promoted(Revision(9)).remove(0);
+    assert!(storage.set_rollout(&unknown, &change("rollout.stop")).await.is_err(), "there is no such bundle");
+    assert_eq!(storage.audit_recent(10).await.unwrap().len(), 4, "the audit line goes with the change");
+}
+
+/// A database of before there were rollouts: what it published goes on to be offered.
+#[tokio::test]
+async fn bundles_of_an_older_database_are_promoted() {
+    use sqlx::Executor as _;
+    let folder = tempfile::tempdir().unwrap();
+    let storage = open(&folder).await;
+    let draft = Draft { note: String::new(), rollback_of: None, published_at_ms: NOW_MS };
+    storage.publish_bundle(&draft, &change("bundle.publish"), signed, promoted).await.unwrap();
+    storage.close().await;
+    let url = format!("sqlite://{}", folder.path().join(cloud_storage::DATABASE_FILE).display());
+    let mut older = <sqlx::SqliteConnection as sqlx::Connection>::connect(&url).await.unwrap();
+    older.execute("DROP TABLE rollouts; DELETE FROM _sqlx_migrations WHERE version = 3").await.unwrap();
+    drop(older);
+    let storage = open(&folder).await;
+    let last = storage.last_rollouts().await.unwrap();
+    assert_eq!(last.len(), 1);
+    assert_eq!((last[0].revision, last[0].stage), (Revision(1), RolloutStage::Promoted));
 }
 
 #[tokio::test]

@@ -49,12 +49,14 @@ pub fn cloud(deployment: &Deployment) -> Table {
 pub fn node(deployment: &Deployment, node: NodeId) -> anyhow::Result<Table> {
     let (dir, ports) = (deployment.dir(), &deployment.ports);
     let own = ports.get(&node).with_context(|| format!("there is no node {node}"))?;
-    let founders = ports.iter().filter(|(id, _)| id.0 <= deployment.options.nodes);
-    let is_founder = node.0 <= deployment.options.nodes;
+    let pop = deployment.pop_of(node);
+    let of_pop = || ports.iter().filter(|(id, _)| deployment.pop_of(**id) == pop);
+    let founds = |id: &NodeId| pop != &deployment.pop || id.0 <= deployment.options.nodes;
+    let (founders, is_founder) = (of_pop().filter(|(id, _)| founds(id)), founds(&node));
     let mut settings = Table::new();
     let pki = |name: String| text(dir.join("pki").join(name).display());
     set(&mut settings, "dir", text("."));
-    set(&mut settings, "node.pop", text(&deployment.pop));
+    set(&mut settings, "node.pop", text(pop));
     set(&mut settings, "node.id", Value::Integer(i64::try_from(node.0)?));
     set(&mut settings, "members", Value::Table(Table::new()));
     for (id, member) in founders.filter(|_| is_founder) {
@@ -62,11 +64,11 @@ pub fn node(deployment: &Deployment, node: NodeId) -> anyhow::Result<Table> {
         set(&mut settings, &format!("members.{id}"), text(address));
     }
     set(&mut settings, "tls.ca", pki("ca.pem".into()));
-    set(&mut settings, "tls.certificate", pki(format!("node-{node}.{}.pem", deployment.pop)));
-    set(&mut settings, "tls.key", pki(format!("node-{node}.{}.key", deployment.pop)));
+    set(&mut settings, "tls.certificate", pki(format!("node-{node}.{pop}.pem")));
+    set(&mut settings, "tls.key", pki(format!("node-{node}.{pop}.key")));
     set(&mut settings, "identity.enrol", text(&deployment.cloud_ports.enrol));
     set(&mut settings, "clients.listen", text(&own.clients));
-    set(&mut settings, "clients.public", Value::Array(ports.values().map(|p| text(&p.clients)).collect()));
+    set(&mut settings, "clients.public", Value::Array(of_pop().map(|(_, p)| text(&p.clients)).collect()));
     set(&mut settings, "clients.app_key_sha256", Value::Array(vec![text(deployment.app_key_sha256())]));
     set(&mut settings, "peers.listen", text(&own.peers));
     if let Some(address) = deployment.announced.get(&node) {

@@ -253,3 +253,16 @@ fn a_manifest_decodes_to_what_was_signed() {
     assert_eq!(manifest, bundle.manifest);
     assert_eq!(codec::decode::<Manifest>(&bundle.signed.manifest).unwrap(), bundle.manifest);
 }
+
+#[test]
+fn a_model_that_opens_and_answers_nonsense_is_refused() {
+    let error = open_changed(|files| {
+        // Golden answers are of the first ten items; two of the others in one history come to infinity.
+        let model = testing::poisoned_retrieval(&testing::catalog(40), 1, |place| place >= 10);
+        files.insert(ArtifactKind::RetrievalCard, model.card_json());
+        files.insert(ArtifactKind::RetrievalModel, model.onnx);
+    });
+    let BundleError::Model { kind, error } = error else { panic!("{error}") };
+    assert_eq!(kind, ArtifactKind::RetrievalModel);
+    assert!(matches!(error, inference::ModelError::NotFinite(_)), "{error}");
+}

@@ -11,7 +11,7 @@ use edge_store::sim::{Disk, DiskSettings, Host};
 use edge_store::{Store, StoreConfig};
 use edge_uplink::{CloudLink, UplinkConfig};
 use proto::command::Command;
-use proto::control::{NodeReport, Role};
+use proto::control::{AnswerCounts, NodeReport, Role};
 use proto::peer::{PeerReply, PeerRequest};
 use proto::{Code, ErrorReply, NodeId, PopId};
 use tokio::time::Instant;
@@ -299,5 +299,7 @@ pub fn report() -> NodeReport {
         in_flight: 0,
         bundle_error: None,
         client_address: String::new(),
+        unfit: proto::Revision(0),
+        answers: AnswerCounts::default(),
     }
 }

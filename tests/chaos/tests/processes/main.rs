@@ -10,5 +10,6 @@ mod faults;
 mod frames;
 mod identity;
 mod members;
+mod plane;
 mod support;
 mod up;
