@@ -83,8 +83,12 @@ pub struct Bundles {
 }
 
 impl Bundles {
-    /// Runs until shutdown.
-    pub async fn run(mut self, shutdown: CancellationToken) {
+    /// Runs until shutdown, which it does not keep waiting: what is half pulled is pulled again.
+    pub async fn run(self, shutdown: CancellationToken) {
+        shutdown.run_until_cancelled(self.follow()).await;
+    }
+
+    async fn follow(mut self) {
         self.start_from_disk().await;
         let (mut applied, mut newest) = (self.store.changes(), self.cloud.newest());
         let (mut pause, mut given_up) = (PAUSE, Revision(0));
@@ -104,7 +108,6 @@ impl Bundles {
                 }
             };
             tokio::select! {
-                () = shutdown.cancelled() => return,
                 () = again => { pause = (pause * 2).min(PAUSE_MAX); continue }
                 changed = applied.wait_for(|a| a.revision != known) => if changed.is_err() { return },
                 changed = newest.changed() => if changed.is_err() { return },

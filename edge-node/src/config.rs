@@ -22,6 +22,8 @@ const BATCH_BYTES_MAX: usize = FrameKind::UplinkRequest.body_bytes_max() / 2;
 
 /// Longest time between two questions for who was revoked.
 const REVOKED_EVERY_MS_MAX: u64 = 20_000;
+/// Longest pause between two reports: a trial of a bundle needs several in its time.
+const REPORT_EVERY_MS_MAX: u64 = 20_000;
 
 /// All settings.
 #[derive(Debug, Clone, Deserialize)]
@@ -232,6 +234,11 @@ impl Config {
             self.identity.revoked_every_ms <= REVOKED_EVERY_MS_MAX,
             "identity.revoked_every_ms ({}) is at most {REVOKED_EVERY_MS_MAX}: a revoked node is cut off within a minute",
             self.identity.revoked_every_ms
+        );
+        anyhow::ensure!(
+            self.uplink.report_every_ms <= REPORT_EVERY_MS_MAX,
+            "uplink.report_every_ms ({}) is at most {REPORT_EVERY_MS_MAX}: the cloud takes a node that says nothing for longer for lost",
+            self.uplink.report_every_ms
         );
         let (batch, bytes) = (self.uplink.batch_len_max, self.uplink.batch_bytes_max);
         anyhow::ensure!(

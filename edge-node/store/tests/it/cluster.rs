@@ -296,7 +296,6 @@ async fn a_full_queue_refuses_at_once() {
     assert!(pop.nodes[&leader].counter("notes_dropped_total") >= 1.0);
 }
 
-/// Nothing that it takes commits, and nothing is purged: its log must not grow with every client that tries again.
 /// It sends, and hears nobody: its heartbeats must not keep the others from electing another.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_is_deaf_and_not_dumb_is_replaced() {
@@ -319,6 +318,21 @@ async fn a_leader_that_is_deaf_and_not_dumb_is_replaced() {
     }
 }
 
+/// Its links are given up after 5 s of silence only: what was on its way to it goes to the next leader long before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_does_not_wait_for_a_leader_that_fell_silent() {
+    let pop = Pop::start(3, |_| {}).await;
+    let leader = pop.leader().await;
+    let follower = pop.followers(leader)[0];
+    pop.track(follower, vec![event(1, 1)]).await;
+    pop.isolate(leader);
+    let track = Command::Track { events: vec![event(2, 1)], received_at_ms: 1 };
+    let deadline = Instant::now() + Duration::from_secs(4);
+    let effect = pop.store(follower).propose(track, deadline).await.unwrap().effect;
+    assert_eq!(effect, Effect::Tracked { accepted: 1, duplicates: 0 });
+}
+
+/// Nothing that it takes commits, and nothing is purged: its log must not grow with every client that tries again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_without_a_majority_does_not_fill_its_disk() {
     let pop = Pop::start(3, |config| {
