@@ -65,6 +65,16 @@ pub struct NodeConfig {
     pub pop: PopId,
     /// The node.
     pub id: NodeId,
+    /// Threads that do IO; 0: half of the cores.
+    pub io_threads: usize,
+}
+
+impl NodeConfig {
+    /// Threads that do IO: one at least.
+    pub fn io_threads(&self) -> usize {
+        let half = || std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1));
+        if self.io_threads == 0 { half() } else { self.io_threads }
+    }
 }
 
 /// The clients' door.

@@ -35,7 +35,8 @@ fn main() -> anyhow::Result<()> {
     // FAILPOINTS of the environment, for as long as the node runs.
     #[cfg(feature = "planted")]
     let _planted = fail::FailScenario::setup();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let threads = config.node.io_threads();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     runtime.block_on(async {
         let shutdown = service::shutdown::on_signals()?;
         edge_node::node::run(config, shutdown).await

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{IdleTimeout, TransportConfig, VarInt};
+use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
 use crate::error::LinkErrorKind;
 
@@ -38,6 +38,11 @@ pub struct Settings {
     pub connection_age_max_ms: u64,
     /// How long streams in flight may take to finish while a connection winds down. Listeners only.
     pub drain_ms: u64,
+    /// Largest datagram that is looked for on a path (RFC 8899), in bytes of UDP payload: 1,200 at least.
+    pub datagram_bytes_max: u16,
+    /// Packets that are acknowledged together. 2: as RFC 9000, 13.2.2, has it; more where the other side knows the extension
+    /// (draft-ietf-quic-ack-frequency).
+    pub acknowledge_every: u32,
     /// Buffers of the UDP socket, each direction. The system may grant less (`net.core.rmem_max`).
     pub socket_buffer_bytes: usize,
 }
@@ -59,6 +64,9 @@ impl Settings {
             max_incoming: 1_024,
             connection_age_max_ms: 60 * 60 * 1000,
             drain_ms: 10_000,
+            // What Ethernet carries over IPv6.
+            datagram_bytes_max: 1_452,
+            acknowledge_every: 2,
             socket_buffer_bytes: 4 * MIB,
         }
     }
@@ -79,6 +87,10 @@ impl Settings {
             max_incoming: 256,
             connection_age_max_ms: 60 * 60 * 1000,
             drain_ms: 10_000,
+            // Within a data centre frames are larger, on loopback anyway: an entry of Raft is one packet then, and nobody is
+            // woken for an acknowledgement before the answer.
+            datagram_bytes_max: 4_096,
+            acknowledge_every: 8,
             socket_buffer_bytes: 4 * MIB,
         }
     }
@@ -105,6 +117,8 @@ impl Settings {
             (self.max_connections > 0, "max_connections must not be 0"),
             (self.max_incoming > 0, "max_incoming must not be 0"),
             (self.connection_age_max_ms > 0, "connection_age_max_ms must not be 0"),
+            (self.datagram_bytes_max >= 1_200, "datagram_bytes_max must be at least 1200"),
+            (self.acknowledge_every > 0, "acknowledge_every must not be 0"),
             (self.socket_buffer_bytes >= 64 * KIB, "socket_buffer_bytes must be at least 64 KiB"),
         ];
         match rules.into_iter().find(|(holds, _)| !holds) {
@@ -118,8 +132,14 @@ impl Settings {
         let idle = IdleTimeout::try_from(Duration::from_millis(self.idle_timeout_ms))
             .map_err(|_| LinkErrorKind::Settings("idle_timeout_ms is too large".into()))?;
         let keep_alive = Some(self.keep_alive_ms).filter(|ms| *ms > 0).map(Duration::from_millis);
+        let (mut mtu, mut acknowledgements) = (MtuDiscoveryConfig::default(), AckFrequencyConfig::default());
+        mtu.upper_bound(self.datagram_bytes_max);
+        // One more than so many packets get an answer at once.
+        acknowledgements.ack_eliciting_threshold(VarInt::from_u32(self.acknowledge_every.saturating_sub(1)));
         let mut transport = TransportConfig::default();
         transport
+            .mtu_discovery_config(Some(mtu))
+            .ack_frequency_config(Some(acknowledgements).filter(|_| self.acknowledge_every != 2))
             .max_idle_timeout(Some(idle))
             .keep_alive_interval(keep_alive)
             .max_concurrent_bidi_streams(VarInt::from_u32(self.max_bidi_streams))

@@ -69,15 +69,21 @@ pub(super) fn client(
     Ok(client)
 }
 
+/// Datagrams up to this size are taken from anybody: an Ethernet frame without its headers.
+const DATAGRAM_BYTES_MIN: u16 = 1_472;
+
 /// A UDP socket with large buffers and the endpoint on it.
 pub(super) fn endpoint(
     address: SocketAddr,
     server: Option<ServerConfig>,
     settings: &Settings,
 ) -> Result<quinn::Endpoint, LinkErrorKind> {
+    let mut config = EndpointConfig::default();
+    let datagram_bytes = settings.datagram_bytes_max.max(DATAGRAM_BYTES_MIN);
+    config.max_udp_payload_size(datagram_bytes).map_err(|e| LinkErrorKind::Settings(e.to_string().into()))?;
     let open = || {
         let socket = socket(address, settings.socket_buffer_bytes)?;
-        quinn::Endpoint::new(EndpointConfig::default(), server, socket, Arc::new(quinn::TokioRuntime))
+        quinn::Endpoint::new(config, server, socket, Arc::new(quinn::TokioRuntime))
     };
     open().map_err(|error| LinkErrorKind::Io(Arc::new(error)))
 }
