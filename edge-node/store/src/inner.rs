@@ -109,6 +109,7 @@ impl Inner {
 
     /// Answers a peer.
     pub async fn handle(&self, from: NodeId, request: PeerRequest) -> PeerReply {
+        self.peers.heard(from);
         let reply = match request {
             PeerRequest::Raft { call, body } => {
                 self.handle_raft(from, call, &body).await.map(PeerReply::Raft)

@@ -17,7 +17,9 @@ use crate::invariants::Violation;
 use crate::sim::{FAULTS, Outcome};
 
 /// A seed that takes longer hangs, and that is a violation.
-const SEED_WITHIN: Duration = Duration::from_secs(120);
+const SEED_WITHIN: Duration = Duration::from_secs(60);
+/// The same without the cloud, for days of virtual time.
+const AWAY_WITHIN: Duration = Duration::from_secs(300);
 /// How often a child is looked at.
 const POLL: Duration = Duration::from_millis(2);
 /// How often progress is said.
@@ -170,7 +172,7 @@ pub fn simulate(program: &Path, seed: u64, planted: Option<&str>) -> Outcome {
     if let Some(bug) = planted {
         command.env("FAILPOINTS", format!("{bug}=return"));
     }
-    outcome(seed, command)
+    outcome(seed, command, SEED_WITHIN)
 }
 
 /// The same without the cloud, for so many hours of virtual time.
@@ -178,10 +180,10 @@ pub fn without_cloud(program: &Path, seed: u64, hours: u64) -> Outcome {
     let mut command = Command::new(program);
     let (seed_word, hours) = (seed.to_string(), hours.to_string());
     command.args(["simulate", "--seed", &seed_word, "--away", &hours]).env_remove("FAILPOINTS");
-    outcome(seed, command)
+    outcome(seed, command, AWAY_WITHIN)
 }
 
-fn outcome(seed: u64, mut command: Command) -> Outcome {
+fn outcome(seed: u64, mut command: Command, within: Duration) -> Outcome {
     let broken = |what: String| Outcome {
         seed,
         log: String::new(),
@@ -190,13 +192,13 @@ fn outcome(seed: u64, mut command: Command) -> Outcome {
         violations: vec![Violation { invariant: "the run itself".to_owned(), what, at_ms: 0 }],
     };
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).env("RUST_BACKTRACE", "0");
-    match command.spawn().map_err(|error| error.to_string()).and_then(finish) {
+    match command.spawn().map_err(|error| error.to_string()).and_then(|child| finish(child, within)) {
         Ok(text) => serde_json::from_str(&text).unwrap_or_else(|error| broken(format!("{error}: {text}"))),
         Err(what) => broken(what),
     }
 }
 
-fn finish(mut child: Child) -> Result<String, String> {
+fn finish(mut child: Child, within: Duration) -> Result<String, String> {
     let began = Instant::now();
     let read = |pipe: Option<Box<dyn std::io::Read + Send>>| {
         thread::spawn(move || {
@@ -210,11 +212,11 @@ fn finish(mut child: Child) -> Result<String, String> {
     let status = loop {
         match child.try_wait() {
             Ok(Some(status)) => break status,
-            Ok(None) if began.elapsed() > SEED_WITHIN => {
+            Ok(None) if began.elapsed() > within => {
                 // It may have ended this very moment.
                 drop(child.kill());
                 drop(child.wait());
-                return Err(format!("it did not end within {} s", SEED_WITHIN.as_secs()));
+                return Err(format!("it did not end within {} s", within.as_secs()));
             }
             Ok(None) => wait(),
             Err(error) => return Err(error.to_string()),

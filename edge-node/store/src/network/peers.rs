@@ -95,6 +95,20 @@ impl Peers {
         transport::call(&*link, request, left).await.map_err(CallError::Broken)
     }
 
+    /// A peer was heard of: it is there, so the pause before it is dialled again is over.
+    pub fn heard(&self, from: NodeId) {
+        let slot = {
+            let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+            slots.get(&(from, Lane::Raft)).cloned()
+        };
+        // Whoever holds it is dialling, or about to call.
+        if let Some(slot) = slot
+            && let Ok(mut state) = slot.state.try_lock()
+        {
+            state.failed = None;
+        }
+    }
+
     /// Closes all links.
     pub async fn close(&self) {
         let slots = std::mem::take(&mut *self.slots.lock().unwrap_or_else(PoisonError::into_inner));

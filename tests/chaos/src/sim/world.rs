@@ -341,8 +341,17 @@ impl World {
         for (node, process) in self.running() {
             say_digest(&self.watch, node, &process).await;
             for visitor in self.watch.visitors() {
-                let began = self.watch.now();
-                let Some(seen) = linearizable(&process, visitor, self.setting.pace).await else {
+                let mut began = self.watch.now();
+                let mut read = linearizable(&process, visitor, self.setting.pace).await;
+                // What could not be had at the first try may be had at the next: the faults are over since a moment only.
+                while read.is_none()
+                    && self.watch.now().saturating_sub(since) < self.setting.pace.of(HEALED_WITHIN)
+                {
+                    sleep(self.setting.pace.ms(50)).await;
+                    began = self.watch.now();
+                    read = linearizable(&process, visitor, self.setting.pace).await;
+                }
+                let Some(seen) = read else {
                     let refusing = vec![node];
                     self.watch.observe(&Fact::Healed(Healed { leader: true, refusing, ..Healed::default() }));
                     return;

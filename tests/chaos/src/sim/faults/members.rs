@@ -6,7 +6,7 @@ use std::time::Duration;
 use proto::NodeId;
 use proto::peer::MemberChange;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Fault, Undo};
 use crate::sim::machine::address;
@@ -14,6 +14,9 @@ use crate::sim::world::World;
 
 /// How long a change of members may take once nothing stands in its way.
 const CHANGE_WITHIN: Duration = Duration::from_secs(130);
+
+/// And with everybody who has to be asked again.
+const SEEN_THROUGH_WITHIN: Duration = Duration::from_secs(600);
 
 /// A change that is not seen through.
 #[derive(Debug)]
@@ -76,8 +79,11 @@ impl World {
         }
     }
 
+    /// As long as it may take; a change that does not come to its end leaves a node that has not healed.
     pub(super) async fn see_change_through(&mut self) {
-        while self.ongoing.change.is_some() {
+        let until = Instant::now() + SEEN_THROUGH_WITHIN;
+        while self.ongoing.change.is_some() && Instant::now() < until {
+            self.restart_ended().await;
             self.see_through_once().await;
             sleep(Duration::from_millis(100)).await;
         }
