@@ -267,7 +267,8 @@ fn real<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
 
 /// What happens to processes, where RUST_LOG asks for it: `RUST_LOG=chaos=info`.
 fn log_to_stderr() {
-    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let asked = tracing_subscriber::EnvFilter::try_from_default_env();
+    let filter = asked.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("off"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
