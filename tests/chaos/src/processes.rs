@@ -177,7 +177,11 @@ pub async fn run(options: Options) -> anyhow::Result<Report> {
         let outcome = ended?;
         let seed = outcome.seed;
         claimed.extend(outcome.injected.iter().copied());
+        let known = report.violations.len();
         report.add(outcome);
+        for (seed, Violation { invariant, what, at_ms }) in &report.violations[known..] {
+            say(&format!("seed {seed}: {invariant} at {at_ms} ms: {what}"));
+        }
         say(&format!(
             "{} of {} runs (seed {seed}), {} operations, {} violations, {:.0} s",
             report.runs,
