@@ -284,10 +284,11 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_the_cloud_would_not_take_is_named() {
+    fn what_the_cloud_would_not_take_is_named() {
         for change in [
             |c: &mut Config| c.uplink.batch_len_max = 0,
             |c: &mut Config| c.uplink.batch_bytes_max = 64 << 20,
+            |c: &mut Config| c.uplink.report_every_ms = 60_000,
         ] {
             let mut config = Config::load(None).unwrap();
             change(&mut config);
