@@ -337,7 +337,9 @@ async fn housekeeping(machine: Machine, log: LogStore, stop: CancellationToken) 
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {
-                machine.flush();
+                if let Err(error) = machine.flush().await {
+                    tracing::error!(%error, "the state cannot be written");
+                }
                 if log.note_committed().await.is_err() {
                     return;
                 }

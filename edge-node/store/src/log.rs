@@ -1,9 +1,11 @@
 //! Raft's log and vote on disk.
 //!
-//! The bytes are raft-log's (README.md says why); one thread owns them, so vote and entries are written in the order they
-//! were asked for. An append returns as soon as its entries can be read, and calls back when fdatasync has returned; a
-//! vote, a truncation and a purge return when theirs has. The newest entries are in memory: replication and applying
-//! read them there, and only a node that was away long makes the disk read.
+//! The bytes are raft-log's (README.md says why). One at a time writes them, so vote and entries are written in the order they
+//! were asked for; a write only queues them to raft-log's own thread, which writes and syncs, so whoever asks does it himself:
+//! another thread between the two would be one more wake-up in every acknowledged write. An append returns as soon as its
+//! entries can be read, and calls back when fdatasync has returned; a vote, a truncation and a purge return when theirs has.
+//! The newest entries are in memory: replication and applying read them there, and only a node that was away long makes the
+//! disk read.
 
 mod mark;
 mod mend;
@@ -19,26 +21,32 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore, oneshot, watch};
 
 use crate::durable::Folder;
 use crate::error::StoreError;
 use crate::metrics::Metrics;
+use crate::runtime;
 use crate::types::{Entry, LogId, Types, Vote};
 
 use tail::Tail;
-use writer::Order;
+use writer::Writer;
 
 /// Bytes of entries that one append to a follower carries, unless a single entry is larger.
 const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Orders that wait for the log's thread.
-const ORDERS_LEN_MAX: usize = 1_024;
+/// Bytes of entries on their way to the disk; an append waits where there are more. Below what raft-log queues, which would
+/// else hold up the thread that appends, and all else that runs there.
+const IN_FLIGHT_BYTES_MAX: u32 = 32 * 1024 * 1024;
+/// What an append counts as at least: raft-log queues 1,024 writes, however short they are.
+const IN_FLIGHT_BYTES_MIN: u32 = 64 * 1024;
 
 /// Raft's log, as it writes it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct LogStore {
     shared: Arc<Shared>,
-    orders: mpsc::Sender<Order>,
+    /// None once the log is stopped. Whoever holds it waits for the disk only to read.
+    writer: Arc<Mutex<Option<Writer>>>,
+    in_flight: Arc<Semaphore>,
 }
 
 /// Raft's log, as it reads it.
@@ -77,9 +85,8 @@ impl LogStore {
             failed: watch::Sender::new(None),
             metrics,
         });
-        let (orders, inbox) = mpsc::channel(ORDERS_LEN_MAX);
-        writer::start(wal, inbox, Arc::clone(&shared))?;
-        Ok(Self { shared, orders })
+        let writer = Arc::new(Mutex::new(Some(Writer::new(wal, Arc::clone(&shared)))));
+        Ok(Self { shared, writer, in_flight: Arc::new(Semaphore::new(IN_FLIGHT_BYTES_MAX as usize)) })
     }
 
     /// Index of the last entry, or of the last that was purged.
@@ -89,7 +96,8 @@ impl LogStore {
 
     /// Lets the committed index be noted where no entries come that it could go with.
     pub async fn note_committed(&self) -> io::Result<()> {
-        self.orders.send(Order::Committed).await.map_err(|_| closed())
+        self.writer.lock().await.as_mut().ok_or_else(stopped)?.flush_committed();
+        Ok(())
     }
 
     /// Why nothing is written any more, if a write has failed. Raft hears of it with its next write only, which may be long after:
@@ -98,23 +106,24 @@ impl LogStore {
         self.shared.failed.subscribe()
     }
 
-    /// Makes all durable, and ends the thread.
+    /// Makes all durable, and lets go of the files.
     pub async fn stop(&self) -> io::Result<()> {
-        self.ask(|done| Order::Stop { done }).await
+        let Some(writer) = self.writer.lock().await.take() else { return Ok(()) };
+        runtime::blocking(move || writer.stop()).await.map_err(io::Error::other)?
     }
 
-    async fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<io::Result<T>>) -> Order) -> io::Result<T> {
+    /// Makes a write, and waits until it is durable.
+    async fn durably(
+        &self,
+        write: impl FnOnce(&mut Writer, oneshot::Sender<io::Result<()>>),
+    ) -> io::Result<()> {
         let (done, answer) = oneshot::channel();
-        self.orders.send(order(done)).await.map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())?
+        write(self.writer.lock().await.as_mut().ok_or_else(stopped)?, done);
+        answer.await.map_err(|_| stopped())?
     }
 
     fn tail(&self) -> RwLockReadGuard<'_, Tail> {
-        self.shared.tail.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn tail_mut(&self) -> RwLockWriteGuard<'_, Tail> {
-        self.shared.tail.write().unwrap_or_else(PoisonError::into_inner)
+        self.shared.tail()
     }
 
     /// Entries from `start` to before `end`, at most `bytes_max` bytes of them but one at least.
@@ -123,15 +132,27 @@ impl LogStore {
             return Ok(Vec::new());
         }
         let in_memory = self.tail().entries(start, end, bytes_max);
-        match in_memory {
-            Some(entries) => Ok(entries),
-            None => self.ask(|done| Order::Read { start, end, bytes_max, done }).await,
+        if let Some(entries) = in_memory {
+            return Ok(entries);
         }
+        let writer: OwnedMutexGuard<Option<Writer>> = Arc::clone(&self.writer).lock_owned().await;
+        let read = move || writer.as_ref().ok_or_else(stopped)?.read(start, end, bytes_max);
+        runtime::blocking(read).await.map_err(io::Error::other)?
     }
 }
 
-fn closed() -> io::Error {
-    io::Error::other("the log's thread has ended")
+impl Shared {
+    fn tail(&self) -> RwLockReadGuard<'_, Tail> {
+        self.tail.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tail_mut(&self) -> RwLockWriteGuard<'_, Tail> {
+        self.tail.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn stopped() -> io::Error {
+    io::Error::other("the log is closed")
 }
 
 /// Start, and one past the end.
@@ -180,15 +201,14 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        let vote = *vote;
-        self.ask(|done| Order::Vote { vote, done }).await?;
-        self.tail_mut().set_vote(vote);
+        self.durably(|writer, done| writer.save_vote(*vote, done)).await?;
+        self.shared.tail_mut().set_vote(*vote);
         Ok(())
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
         if let Some(committed) = committed {
-            self.tail_mut().set_committed(committed);
+            self.shared.tail_mut().set_committed(committed);
         }
         Ok(())
     }
@@ -203,18 +223,17 @@ impl RaftLogStorage<Types> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let entries: Vec<Entry> = entries.into_iter().collect();
-        // Readable before it is written, and before this returns.
-        let last = self.tail_mut().push(&entries)?;
-        self.shared.metrics.last_log_index.set(last.try_into().unwrap_or(i64::MAX));
-        self.orders.send(Order::Append { entries, callback }).await.map_err(|_| closed())
+        let bytes = u32::try_from(entries.iter().map(tail::size).sum::<usize>()).unwrap_or(u32::MAX);
+        let bytes = bytes.clamp(IN_FLIGHT_BYTES_MIN, IN_FLIGHT_BYTES_MAX);
+        let room = Arc::clone(&self.in_flight).acquire_many_owned(bytes).await.map_err(|_| stopped())?;
+        self.writer.lock().await.as_mut().ok_or_else(stopped)?.append(&entries, callback, room)
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
         if last_log_id >= self.tail().last() {
             return Ok(());
         }
-        self.tail_mut().truncate_after(last_log_id);
-        self.ask(|done| Order::Truncate { after: last_log_id, done }).await
+        self.durably(|writer, done| writer.truncate_after(last_log_id, done)).await
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
@@ -223,8 +242,7 @@ impl RaftLogStorage<Types> for LogStore {
             let message = format!("purging up to {}, the last durable snapshot is at {max}", upto.index);
             return Err(io::Error::other(message));
         }
-        self.tail_mut().purge(upto);
-        self.ask(|done| Order::Purge { upto, done }).await
+        self.durably(|writer, done| writer.purge(upto, done)).await
     }
 }
 

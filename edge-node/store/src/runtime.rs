@@ -2,14 +2,11 @@
 //! tasks of one simulated host, on virtual time and with the host's own randomness: see [`crate::sim`].
 
 use std::future::Future;
-use std::ops::ControlFlow;
-use std::thread;
 use std::time::Duration;
 
 use openraft::{AsyncRuntime, OptionalSend, TokioRuntime};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::error::StoreError;
@@ -36,43 +33,6 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
         return Ok(work());
     }
     tokio::task::spawn_blocking(work).await.map_err(|error| StoreError::Closed(error.to_string()))
-}
-
-/// Does one long piece of such work, on a thread of its own, while others go on.
-pub fn aside(name: &'static str, work: impl FnOnce() + Send + 'static) -> Result<(), StoreError> {
-    #[cfg(feature = "sim")]
-    if Host::current().is_some() {
-        work();
-        return Ok(());
-    }
-    let started = thread::Builder::new().name(name.into()).spawn(work);
-    started.map(drop).map_err(|error| StoreError::io("start", name, error))
-}
-
-/// Starts the thread that does what comes in, in order, until told to end. It also learns whether more waits.
-pub fn serve<J: Send + 'static>(
-    name: &'static str,
-    mut inbox: mpsc::Receiver<J>,
-    mut run: impl FnMut(J, bool) -> ControlFlow<()> + Send + 'static,
-) -> Result<(), StoreError> {
-    #[cfg(feature = "sim")]
-    if let Some(host) = Host::current() {
-        host.spawn(async move {
-            while let Some(job) = inbox.recv().await {
-                if run(job, inbox.is_empty()).is_break() {
-                    return;
-                }
-            }
-        });
-        return Ok(());
-    }
-    aside(name, move || {
-        while let Some(job) = inbox.blocking_recv() {
-            if run(job, inbox.is_empty()).is_break() {
-                return;
-            }
-        }
-    })
 }
 
 /// tokio, with tasks and randomness as this module gives them.

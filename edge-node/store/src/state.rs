@@ -1,10 +1,13 @@
 //! The state machine's driver: Raft applies through it, everybody else reads through it.
 //!
 //! ```text
-//! Raft ─▶ worker thread ── applies, publishes ──▶ hot layers (memory) ◀── readers on any thread
-//!              │ freezes a layer, a few times a second     │ below them
-//!              └────▶ flusher thread ── one atomic batch ─▶ sled ── in the pause between two batches ─▶ snapshot file
+//! Raft ─▶ worker ── applies, publishes ──▶ hot layers (memory) ◀── readers on any thread
+//!            │ freezes a layer, a few times a second │ below them
+//!            └───▶ flusher thread ── one atomic batch ─▶ sled ── in the pause between two batches ─▶ snapshot file
 //! ```
+//!
+//! The worker is whoever holds it. A small apply is done where Raft asks for it: another thread would be two more wake-ups
+//! in every acknowledged write. What may take longer, or wait for the flusher, is done on a thread for such work.
 //!
 //! A layer holds the effects of whole apply calls with their position and membership, and reaches sled as one atomic
 //! batch: sled holds a prefix of the log's effects at any time, older than memory by a second at most. Nothing durable
@@ -27,9 +30,9 @@ use futures::{Stream, StreamExt};
 use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use proto::{Digest, codec};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, oneshot, watch};
 
-use crate::Applied;
+use crate::{Applied, log, runtime};
 use crate::durable::Folder;
 use crate::error::StoreError;
 use crate::machine::{Heads, MachineError};
@@ -41,11 +44,12 @@ pub use hot::Hot;
 #[cfg(feature = "sim")]
 pub use tree::Batch;
 pub use waiters::Waiters;
+use worker::Worker;
 
-/// Most entries handed to the worker at once: a replay of a long log must not hold all of it.
+/// Most entries applied at once: a replay of a long log must not hold all of it.
 const APPLY_LEN_MAX: usize = 256;
-/// Jobs that wait for the worker. Raft has one on its way at a time; the rest is a tick, a snapshot, a digest.
-const JOBS_LEN_MAX: usize = 16;
+/// Bytes of entries that are applied where Raft asks for it. Some tens of events: each may read its visitor from the disk.
+const INLINE_BYTES_MAX: usize = 4 * 1024;
 
 /// Everything that a state needs to be opened.
 #[derive(Debug)]
@@ -62,19 +66,11 @@ pub struct StateConfig {
     pub durable: Arc<AtomicU64>,
 }
 
-enum Job {
-    Apply { entries: Vec<EntryResponder<Types>>, done: oneshot::Sender<Result<(), StoreError>> },
-    Flush,
-    Snapshot { done: oneshot::Sender<Result<Saved, StoreError>> },
-    Install { file: SnapshotFile, meta: Box<SnapshotMeta>, done: oneshot::Sender<Result<(), StoreError>> },
-    Digest { done: oneshot::Sender<Result<(u64, Digest), StoreError>> },
-    Stop { done: oneshot::Sender<Result<(), StoreError>> },
-}
-
 /// The state machine, as Raft and the store's handle see it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    jobs: mpsc::Sender<Job>,
+    /// None once it is stopped.
+    worker: Arc<AsyncMutex<Option<Worker>>>,
     hot: Arc<Hot>,
     waiters: Arc<Waiters>,
     changes: watch::Receiver<Applied>,
@@ -110,7 +106,7 @@ impl Current {
 }
 
 impl Machine {
-    /// Opens the state, and starts its threads. A state that cannot be trusted is thrown away: Raft brings it back from
+    /// Opens the state, and starts the flusher. A state that cannot be trusted is thrown away: Raft brings it back from
     /// snapshot and log.
     pub fn open(config: StateConfig, metrics: Metrics) -> Result<Self, StoreError> {
         let (snapshots, current) = Snapshots::open(&config.folder.snapshots)?;
@@ -121,8 +117,13 @@ impl Machine {
         let waiters = Arc::new(Waiters::default());
         let (changed, changes) = watch::channel(applied_of(&base.heads));
         let current = Arc::new(Current::new(current, Arc::clone(&config.durable)));
-        let (jobs, inbox) = mpsc::channel(JOBS_LEN_MAX);
-        let flusher = flusher::start(base, Arc::clone(&hot), Arc::clone(&snapshots), metrics.clone())?;
+        let flusher = flusher::start(
+            base,
+            Arc::clone(&hot),
+            Arc::clone(&snapshots),
+            Arc::clone(&current),
+            metrics.clone(),
+        )?;
         let worker = worker::Parts {
             hot: Arc::clone(&hot),
             waiters: Arc::clone(&waiters),
@@ -132,8 +133,8 @@ impl Machine {
             current: Arc::clone(&current),
             metrics,
         };
-        worker::start(worker, inbox)?;
-        Ok(Self { jobs, hot, waiters, changes, snapshots, current })
+        let worker = Arc::new(AsyncMutex::new(Some(Worker::new(worker)?)));
+        Ok(Self { worker, hot, waiters, changes, snapshots, current })
     }
 
     /// Memory and sled, for reading.
@@ -162,29 +163,58 @@ impl Machine {
     }
 
     /// Moves what is in memory to sled, in the background. Does nothing where much waits already.
-    pub fn flush(&self) {
-        let _ = self.jobs.try_send(Job::Flush);
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        match Arc::clone(&self.worker).try_lock_owned() {
+            Ok(held) => aside(held, Worker::flush).await,
+            // It has better to do, and will when it has done it.
+            Err(_) => Ok(()),
+        }
     }
 
     /// The whole applied keyspace in one number, and the index it stands for.
     pub async fn digest(&self) -> Result<(u64, Digest), StoreError> {
-        self.ask(|done| Job::Digest { done }).await
-    }
-
-    /// Moves all to sled and ends the threads.
-    pub async fn stop(&self) -> Result<(), StoreError> {
-        self.ask(|done| Job::Stop { done }).await
-    }
-
-    async fn ask<T>(
-        &self,
-        job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job,
-    ) -> Result<T, StoreError> {
-        let closed = || StoreError::Closed("the state's thread has ended".into());
         let (done, answer) = oneshot::channel();
-        self.jobs.send(job(done)).await.map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())?
+        self.work(|worker| worker.digest(done)).await?;
+        answer.await.map_err(|_| flusher_ended())?
     }
+
+    /// Moves all to sled and ends the flusher.
+    pub async fn stop(&self) -> Result<(), StoreError> {
+        let (done, answer) = oneshot::channel();
+        self.work(|worker| worker.stop(done)).await?;
+        *self.worker.lock().await = None;
+        answer.await.map_err(|_| flusher_ended())?
+    }
+
+    /// Does what may take its time.
+    async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Worker) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        aside(Arc::clone(&self.worker).lock_owned().await, work).await
+    }
+
+    async fn apply_group(&self, entries: Vec<EntryResponder<Types>>) -> Result<(), StoreError> {
+        let mut held = Arc::clone(&self.worker).lock_owned().await;
+        let bytes: usize = entries.iter().map(|(entry, _)| log::tail::size(entry)).sum();
+        match &mut *held {
+            Some(worker) if bytes <= INLINE_BYTES_MAX && !worker.waits_soon() => worker.apply(entries),
+            _ => aside(held, |worker| worker.apply(entries)).await,
+        }
+    }
+}
+
+/// Works with what is held, on a thread for work that may take its time.
+async fn aside<T: Send + 'static>(
+    mut held: OwnedMutexGuard<Option<Worker>>,
+    work: impl FnOnce(&mut Worker) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let closed = || StoreError::Closed("the state is closed".into());
+    runtime::blocking(move || work(held.as_mut().ok_or_else(closed)?)).await?
+}
+
+fn flusher_ended() -> StoreError {
+    StoreError::Closed("the flusher has ended".into())
 }
 
 /// Raft's id of the last entry applied.
@@ -234,7 +264,7 @@ impl RaftStateMachine<Types> for Machine {
             }
             if group.len() >= APPLY_LEN_MAX || (!more && !group.is_empty()) {
                 let entries = std::mem::take(&mut group);
-                self.ask(|done| Job::Apply { entries, done }).await.map_err(io::Error::other)?;
+                self.apply_group(entries).await.map_err(io::Error::other)?;
             }
         }
         Ok(())
@@ -245,8 +275,8 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, file: SnapshotFile) -> Result<(), io::Error> {
-        let meta = Box::new(meta.clone());
-        self.ask(|done| Job::Install { file, meta, done }).await.map_err(io::Error::other)
+        let meta = meta.clone();
+        self.work(move |worker| worker.install(&file, &meta)).await.map_err(io::Error::other)
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
@@ -258,7 +288,10 @@ impl RaftSnapshotBuilder<Types> for Machine {
     type SnapshotData = SnapshotFile;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        let saved = self.ask(|done| Job::Snapshot { done }).await.map_err(io::Error::other)?;
+        let (done, answer) = oneshot::channel();
+        self.work(|worker| worker.snapshot(done)).await.map_err(io::Error::other)?;
+        // Applying goes on while the snapshot is written.
+        let saved = answer.await.unwrap_or_else(|_| Err(flusher_ended())).map_err(io::Error::other)?;
         Ok(Snapshot { meta: saved.meta, snapshot: saved.file })
     }
 }

@@ -7,9 +7,9 @@ use openraft::EntryPayload;
 
 use crate::types::{Entry, LogId, Vote};
 
-/// Entries in memory at most, once they are written.
+/// Entries in memory at most.
 const TAIL_LEN_MAX: usize = 8_192;
-/// Bytes of entries in memory at most, once they are written.
+/// Bytes of entries in memory at most.
 const TAIL_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// What an entry takes besides its batch.
 const ENTRY_BYTES: usize = 128;
@@ -27,21 +27,18 @@ pub struct Numbers {
     pub vote: Option<Vote>,
 }
 
-/// The end of the log. Entries that the log's thread has not taken over are always here.
+/// The end of the log.
 #[derive(Debug, Default)]
 pub struct Tail {
     entries: VecDeque<Entry>,
     bytes: usize,
-    /// The log's thread can read entries up to here.
-    written: u64,
     numbers: Numbers,
 }
 
 impl Tail {
     /// Of a log that was opened: nothing is in memory yet.
     pub fn new(numbers: Numbers) -> Self {
-        let written = numbers.last.map_or(0, |last| last.index);
-        Self { entries: VecDeque::new(), bytes: 0, written, numbers }
+        Self { entries: VecDeque::new(), bytes: 0, numbers }
     }
 
     /// The last entry, or the last that was purged.
@@ -93,12 +90,6 @@ impl Tail {
         Ok(self.numbers.last.map_or(0, |last| last.index))
     }
 
-    /// The log's thread can read entries up to `index` from now on.
-    pub fn written(&mut self, index: u64) {
-        self.written = self.written.max(index);
-        self.evict();
-    }
-
     /// Entries from `start` to before `end`, within `bytes_max` but one at least; none where the disk must be read.
     pub fn entries(&self, start: u64, end: u64, bytes_max: usize) -> Option<Vec<Entry>> {
         let next = self.numbers.last.map_or(0, |last| last.index + 1);
@@ -127,7 +118,6 @@ impl Tail {
                 self.bytes -= size(&entry);
             }
         }
-        self.written = self.written.min(keep.unwrap_or(0));
         self.numbers.last = last.max(self.numbers.purged);
     }
 
@@ -142,10 +132,6 @@ impl Tail {
 
     fn evict(&mut self) {
         while self.entries.len() > TAIL_LEN_MAX || self.bytes > TAIL_BYTES_MAX {
-            let first = self.entries.front().map(|entry| entry.log_id.index);
-            if first.is_none_or(|first| first > self.written) {
-                return;
-            }
             self.pop_front();
         }
     }

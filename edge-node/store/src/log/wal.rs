@@ -14,7 +14,7 @@ use raft_log::api::raft_log_writer::RaftLogWriter;
 use raft_log::chunked_wal::ChunkedWal;
 use raft_log::codeq::{Decode, Encode, Span};
 use raft_log::{Config, RaftLog, RaftWalTypes, Segment};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::mark::{Known, Mark};
 use super::mend::mend;
@@ -26,7 +26,7 @@ use crate::types::{Batch, Entry, LogId, Types, Vote};
 const RECORD_BYTES_MIN: usize = 32;
 /// Buffer of the sequential read at start.
 const READ_BUFFER_BYTES: usize = 1024 * 1024;
-/// Writes that wait for the disk; the log's thread waits where it is full.
+/// Bytes that wait for the disk. Never that many: the log sees to it that whoever writes does not wait here.
 const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Largest payload of a record.
 const PAYLOAD_BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -312,8 +312,8 @@ pub struct Flushed {
 
 /// Whom to tell.
 pub enum Who {
-    /// Raft, of an append.
-    Raft(IOFlushed<Types>),
+    /// Raft, of an append; with the room that it took.
+    Raft(IOFlushed<Types>, OwnedSemaphorePermit),
     /// Whoever waits for a vote, a truncation or a purge.
     Asker(oneshot::Sender<io::Result<()>>),
 }
@@ -323,7 +323,7 @@ impl Flushed {
     pub fn tell(self, result: io::Result<()>) {
         self.seconds.observe(self.since.elapsed().as_secs_f64());
         match self.who {
-            Who::Raft(callback) => callback.io_completed(result),
+            Who::Raft(callback, _room) => callback.io_completed(result),
             Who::Asker(done) => drop(done.send(result)),
         }
     }

@@ -1,105 +1,93 @@
-//! The thread that owns the log: it does what it is asked in the order it is asked.
+//! Who writes the log: one at a time, in the order they asked.
 
+use std::fmt;
 use std::io;
-use std::ops::ControlFlow;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use openraft::storage::IOFlushed;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::Shared;
 use super::wal::{Flushed, Wal, Who};
-use crate::error::StoreError;
 use crate::planted;
-use crate::runtime;
 use crate::types::{Entry, LogId, Types, Vote};
 
-/// What the log's thread does.
-pub enum Order {
-    Append { entries: Vec<Entry>, callback: IOFlushed<Types> },
-    Vote { vote: Vote, done: oneshot::Sender<io::Result<()>> },
-    Committed,
-    Truncate { after: Option<LogId>, done: oneshot::Sender<io::Result<()>> },
-    Purge { upto: LogId, done: oneshot::Sender<io::Result<()>> },
-    Read { start: u64, end: u64, bytes_max: usize, done: oneshot::Sender<io::Result<Vec<Entry>>> },
-    Stop { done: oneshot::Sender<io::Result<()>> },
-}
-
-/// Starts the thread.
-pub fn start(wal: Box<dyn Wal>, inbox: mpsc::Receiver<Order>, shared: Arc<Shared>) -> Result<(), StoreError> {
-    let mut writer = Some(Writer { wal, shared, noted: None });
-    runtime::serve("store-log", inbox, move |order, _| {
-        if let Order::Stop { done } = order {
-            // Nobody hears that the files are free before they are.
-            let stopped = writer.take().map_or(Ok(()), |mut writer| {
-                writer.note_committed();
-                writer.wal.stop()
-            });
-            drop(done.send(stopped));
-            return ControlFlow::Break(());
-        }
-        if let Some(writer) = &mut writer {
-            writer.run(order);
-        }
-        ControlFlow::Continue(())
-    })
-}
-
-struct Writer {
+/// The log's bytes, with what was handed to them.
+pub struct Writer {
     wal: Box<dyn Wal>,
     shared: Arc<Shared>,
     /// The committed index that was handed to the log last.
     noted: Option<LogId>,
 }
 
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").field("noted", &self.noted).finish_non_exhaustive()
+    }
+}
+
+/// Whoever waits until a write is durable.
+type Done = oneshot::Sender<io::Result<()>>;
+
 impl Writer {
-    fn run(&mut self, order: Order) {
-        // A receiver that is gone does not mind.
-        match order {
-            Order::Append { entries, callback } => self.append(&entries, callback),
-            Order::Vote { done, .. } if planted::on("vote_not_persisted") => drop(done.send(Ok(()))),
-            Order::Vote { vote, done } => {
-                let result = self.write(|wal| wal.save_vote(vote));
-                self.sync(result, done);
-            }
-            Order::Committed => self.committed(),
-            Order::Truncate { after, done } => {
-                let mut next = after.map_or(0, |after| after.index + 1);
-                if planted::on("hole_on_truncate") {
-                    next = next.saturating_sub(1);
-                }
-                let result = self.write(|wal| wal.truncate(next));
-                self.sync(result, done);
-            }
-            Order::Purge { upto, done } => {
-                let result = self.write(|wal| wal.purge(upto));
-                self.sync(result, done);
-            }
-            Order::Read { start, end, bytes_max, done } => {
-                drop(done.send(self.wal.read(start, end, bytes_max)));
-            }
-            Order::Stop { .. } => {}
-        }
+    /// Of a log that was opened.
+    pub fn new(wal: Box<dyn Wal>, shared: Arc<Shared>) -> Self {
+        Self { wal, shared, noted: None }
     }
 
-    fn append(&mut self, entries: &[Entry], callback: IOFlushed<Types>) {
+    /// Writes entries, and calls back when they are durable; `room` is given back then.
+    pub fn append(
+        &mut self,
+        entries: &[Entry],
+        callback: IOFlushed<Types>,
+        room: OwnedSemaphorePermit,
+    ) -> io::Result<()> {
         // Goes with the entries: a write of its own for every commit costs more than it is worth.
         self.note_committed();
+        let last = self.shared.tail_mut().push(entries)?;
         if let Err(error) = self.write(|wal| wal.append(entries)) {
-            return callback.io_completed(Err(error));
+            callback.io_completed(Err(error));
+            return Ok(());
         }
-        if let Some(last) = entries.last() {
-            self.shared.tail.write().unwrap_or_else(PoisonError::into_inner).written(last.log_id.index);
-        }
+        self.shared.metrics.last_log_index.set(last.try_into().unwrap_or(i64::MAX));
         if planted::on("acknowledged_before_sync") {
-            return callback.io_completed(Ok(()));
+            callback.io_completed(Ok(()));
+        } else {
+            self.flush(Who::Raft(callback, room));
         }
-        self.flush(Who::Raft(callback));
+        Ok(())
     }
 
-    /// Handed to the operating system, so that a crash of the process keeps it.
-    fn committed(&mut self) {
+    /// Writes the vote.
+    pub fn save_vote(&mut self, vote: Vote, done: Done) {
+        if planted::on("vote_not_persisted") {
+            return drop(done.send(Ok(())));
+        }
+        let result = self.write(|wal| wal.save_vote(vote));
+        self.sync(result, done);
+    }
+
+    /// Removes entries after `last`.
+    pub fn truncate_after(&mut self, last: Option<LogId>, done: Done) {
+        let mut next = last.map_or(0, |last| last.index + 1);
+        if planted::on("hole_on_truncate") {
+            next = next.saturating_sub(1);
+        }
+        self.shared.tail_mut().truncate_after(last);
+        let result = self.write(|wal| wal.truncate(next));
+        self.sync(result, done);
+    }
+
+    /// Removes entries up to `upto`.
+    pub fn purge(&mut self, upto: LogId, done: Done) {
+        self.shared.tail_mut().purge(upto);
+        let result = self.write(|wal| wal.purge(upto));
+        self.sync(result, done);
+    }
+
+    /// Hands the committed index to the operating system, so that a crash of the process keeps it.
+    pub fn flush_committed(&mut self) {
         if self.note_committed()
             && let Err(error) = self.write(|wal| wal.flush(None))
         {
@@ -107,10 +95,21 @@ impl Writer {
         }
     }
 
+    /// Entries from `start` to before `end`, at most `bytes_max` bytes of them but one at least.
+    pub fn read(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        self.wal.read(start, end, bytes_max)
+    }
+
+    /// Makes all durable, and lets go of the files.
+    pub fn stop(mut self) -> io::Result<()> {
+        self.note_committed();
+        self.wal.stop()
+    }
+
     /// Puts the committed index, if it is another, behind what is written already. Not made durable on its own: one that is
     /// lost is learned again.
     fn note_committed(&mut self) -> bool {
-        let committed = self.shared.tail.read().unwrap_or_else(PoisonError::into_inner).committed();
+        let committed = self.shared.tail().committed();
         let known = self.wal.numbers().last.map(|last| last.index);
         let Some(id) = committed.filter(|id| committed != self.noted && Some(id.index) <= known) else {
             return false;
@@ -137,9 +136,10 @@ impl Writer {
         self.shared.failed.send_replace(Some(error.to_string()));
     }
 
-    fn sync(&mut self, result: io::Result<()>, done: oneshot::Sender<io::Result<()>>) {
+    fn sync(&mut self, result: io::Result<()>, done: Done) {
         match result {
             Ok(()) => self.flush(Who::Asker(done)),
+            // A receiver that is gone does not mind.
             Err(error) => drop(done.send(Err(error))),
         }
     }

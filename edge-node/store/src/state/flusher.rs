@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock, mpsc};
+use std::thread;
 
 use proto::Digest;
 use sha2::{Digest as _, Sha256};
@@ -11,13 +12,12 @@ use tokio::sync::oneshot;
 
 use super::base::TreeBase;
 use super::hot::{Hot, Layer};
-use super::meta_of;
+use super::{Current, meta_of};
 use super::tree::Batch;
 use crate::error::StoreError;
 use crate::machine::{self, Heads, keys};
 use crate::metrics::Metrics;
 use crate::planted;
-use crate::runtime;
 use crate::snapshot::{Saved, SnapshotFile, Snapshots};
 
 /// Jobs that wait. The worker waits where it is full.
@@ -30,7 +30,7 @@ pub enum Flush {
     /// Bring a layer to sled.
     Layer(Arc<Layer>),
     /// Write all of sled to a snapshot.
-    Snapshot(mpsc::SyncSender<Result<Saved, StoreError>>),
+    Snapshot(oneshot::Sender<Result<Saved, StoreError>>),
     /// Read all of sled.
     Digest(oneshot::Sender<Result<(u64, Digest), StoreError>>),
     /// Put a snapshot in the place of all.
@@ -88,12 +88,13 @@ pub fn start(
     base: TreeBase,
     hot: Arc<Hot>,
     snapshots: Arc<Snapshots>,
+    current: Arc<Current>,
     metrics: Metrics,
 ) -> Result<Flusher, StoreError> {
     let failed = Arc::new(OnceLock::new());
     let events = base.event_range()?.into_iter().collect();
     let heads = base.heads.clone();
-    let work = Work { base, heads, events, hot, snapshots, metrics };
+    let work = Work { base, heads, events, hot, snapshots, current, metrics };
     #[cfg(feature = "sim")]
     if crate::sim::Host::current().is_some() {
         let jobs = Jobs::Inline(Arc::new(std::sync::Mutex::new(Some(work))));
@@ -102,13 +103,15 @@ pub fn start(
     let mut work = Some(work);
     let (jobs, inbox) = mpsc::sync_channel(JOBS_LEN_MAX);
     let fails = Arc::clone(&failed);
-    runtime::aside("store-flusher", move || {
+    let run = move || {
         for job in inbox {
             if take(&mut work, job, &fails).is_break() {
                 return;
             }
         }
-    })?;
+    };
+    let started = thread::Builder::new().name("store-flusher".into()).spawn(run);
+    started.map_err(|error| StoreError::io("start", "store-flusher", error))?;
     Ok(Flusher { jobs: Jobs::Thread(jobs), failed })
 }
 
@@ -120,6 +123,7 @@ struct Work {
     events: VecDeque<(u64, u64)>,
     hot: Arc<Hot>,
     snapshots: Arc<Snapshots>,
+    current: Arc<Current>,
     metrics: Metrics,
 }
 
@@ -211,6 +215,8 @@ impl Work {
         self.base.for_each(self.heads.offsets.acknowledged, |key, value| writer.record(key, value))?;
         let saved = writer.finish(&self.snapshots, meta)?;
         timer.observe_duration();
+        self.current.set(saved.clone());
+        self.metrics.snapshots.inc();
         Ok(saved)
     }
 

@@ -179,7 +179,7 @@ async fn what_a_crash_leaves_is_a_prefix() {
     for start in (1..1_000).step_by(37) {
         apply(&mut machine, start..start + 37).await;
         if start % 5 == 0 {
-            machine.flush();
+            machine.flush().await.unwrap();
         }
     }
     let copy = copy(disk.dir.path());

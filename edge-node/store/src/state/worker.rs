@@ -1,22 +1,22 @@
-//! The thread that applies. It owns the state; everybody else sees what it publishes.
+//! Who applies. It owns the state; everybody else sees what it publishes.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, mpsc as sync_mpsc};
+use std::fmt;
+use std::sync::{Arc, mpsc};
 
 use openraft::EntryPayload;
 use openraft::storage::{ApplyResponder, EntryResponder};
-use proto::{NodeId, codec};
-use tokio::sync::{mpsc, watch};
+use proto::{Digest, NodeId, codec};
+use tokio::sync::{oneshot, watch};
 
 use super::flusher::{Flush, Flusher};
 use super::hot::Hot;
 use super::waiters::Waiters;
-use super::{Current, Job, applied_of};
+use super::{Current, applied_of};
 use crate::Applied;
 use crate::error::StoreError;
 use crate::machine::{self, Position, State};
 use crate::metrics::Metrics;
-use crate::runtime;
 use crate::snapshot::{Reader, Saved, SnapshotFile, Snapshots};
 use crate::types::{Effects, Entry, LogId, Membership, SnapshotMeta, StoredMembership, Types};
 
@@ -45,51 +45,38 @@ pub struct Parts {
     pub metrics: Metrics,
 }
 
-/// Starts the thread.
-pub fn start(parts: Parts, inbox: mpsc::Receiver<Job>) -> Result<(), StoreError> {
-    let state = State::load(Arc::clone(&parts.hot))?;
-    let mut worker = Worker { parts, state, dirty: false };
-    runtime::serve("store-state", inbox, move |job, _| worker.run(job))
-}
-
-struct Worker {
+/// Applies.
+pub struct Worker {
     parts: Parts,
     state: State<Arc<Hot>>,
     /// Something was applied since the last layer went to sled.
     dirty: bool,
+    /// Values in the newest layer.
+    layer_len: usize,
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("dirty", &self.dirty).finish_non_exhaustive()
+    }
 }
 
 type Answers = Vec<(ApplyResponder<Types>, Effects)>;
 
 impl Worker {
-    fn run(&mut self, job: Job) -> std::ops::ControlFlow<()> {
-        match job {
-            // Whoever asked may have gone away: an answer nobody waits for is no error.
-            Job::Apply { entries, done } => drop(done.send(self.apply(entries))),
-            Job::Install { file, meta, done } => drop(done.send(self.install(&file, &meta))),
-            Job::Flush if self.dirty && self.parts.hot.frozen_len() < FROZEN_LEN_MAX => {
-                if let Err(error) = self.freeze() {
-                    tracing::error!(%error, "the state cannot be written");
-                }
-            }
-            Job::Flush => {}
-            Job::Snapshot { done } => self.snapshot(done),
-            Job::Digest { done } => match self.freeze() {
-                Ok(()) => drop(self.parts.flusher.send(Flush::Digest(done))),
-                Err(error) => drop(done.send(Err(error))),
-            },
-            Job::Stop { done } => {
-                match self.freeze() {
-                    Ok(()) => drop(self.parts.flusher.send(Flush::Stop(done))),
-                    Err(error) => drop(done.send(Err(error))),
-                }
-                return std::ops::ControlFlow::Break(());
-            }
-        }
-        std::ops::ControlFlow::Continue(())
+    /// Of a state that was opened.
+    pub fn new(parts: Parts) -> Result<Self, StoreError> {
+        let state = State::load(Arc::clone(&parts.hot))?;
+        Ok(Self { parts, state, dirty: false, layer_len: 0 })
     }
 
-    fn apply(&mut self, entries: Vec<EntryResponder<Types>>) -> Result<(), StoreError> {
+    /// Whether applying may come to wait for the flusher.
+    pub fn waits_soon(&self) -> bool {
+        self.layer_len + LAYER_LEN >= LAYER_LEN_MAX
+    }
+
+    /// Applies entries, in order, and answers those who wait for them.
+    pub fn apply(&mut self, entries: Vec<EntryResponder<Types>>) -> Result<(), StoreError> {
         self.parts.flusher.check()?;
         let timer = self.parts.metrics.apply_seconds.start_timer();
         let mut answers = Answers::new();
@@ -97,14 +84,14 @@ impl Worker {
             let effects = self.apply_entry(entry)?;
             answers.extend(responder.map(|responder| (responder, effects)));
         }
-        let len = self.publish();
+        self.layer_len = self.publish();
         timer.observe_duration();
         // After publishing: who hears of his write may read it.
         for (responder, effects) in answers {
             responder.send(effects);
         }
-        let full = len >= LAYER_LEN && self.parts.hot.frozen_len() < FROZEN_LEN_MAX;
-        if full || len >= LAYER_LEN_MAX { self.freeze() } else { Ok(()) }
+        let full = self.layer_len >= LAYER_LEN && self.parts.hot.frozen_len() < FROZEN_LEN_MAX;
+        if full || self.layer_len >= LAYER_LEN_MAX { self.freeze() } else { Ok(()) }
     }
 
     fn apply_entry(&mut self, entry: Entry) -> Result<Effects, StoreError> {
@@ -149,34 +136,35 @@ impl Worker {
         let writes = self.state.take_writes();
         self.parts.hot.publish(writes, self.state.heads().clone());
         self.dirty = false;
+        self.layer_len = 0;
         self.parts.flusher.send(Flush::Layer(self.parts.hot.freeze()))
     }
 
-    fn snapshot(&mut self, done: tokio::sync::oneshot::Sender<Result<Saved, StoreError>>) {
-        let (written, answer) = sync_mpsc::sync_channel(1);
-        let sent = self.freeze().and_then(|()| self.parts.flusher.send(Flush::Snapshot(written)));
-        if let Err(error) = sent {
-            drop(done.send(Err(error)));
-            return;
-        }
-        let (current, metrics) = (Arc::clone(&self.parts.current), self.parts.metrics.clone());
-        // Waits beside: applying goes on while the snapshot is written.
-        let wait = move || {
-            let saved = answer.recv();
-            let saved = saved.unwrap_or_else(|_| Err(StoreError::Closed("the flusher has ended".into())));
-            if let Ok(saved) = &saved {
-                current.set(saved.clone());
-                metrics.snapshots.inc();
-            }
-            drop(done.send(saved));
-        };
-        if let Err(error) = runtime::aside("store-snapshot", wait) {
-            tracing::error!(%error, "no thread for a snapshot");
-        }
+    /// Sends what is in memory on its way to sled, unless much is already.
+    pub fn flush(&mut self) -> Result<(), StoreError> {
+        if self.dirty && self.parts.hot.frozen_len() < FROZEN_LEN_MAX { self.freeze() } else { Ok(()) }
+    }
+
+    /// Has a snapshot written of what is applied.
+    pub fn snapshot(&mut self, done: oneshot::Sender<Result<Saved, StoreError>>) -> Result<(), StoreError> {
+        self.freeze()?;
+        self.parts.flusher.send(Flush::Snapshot(done))
+    }
+
+    /// Has all of sled read.
+    pub fn digest(&mut self, done: oneshot::Sender<Result<(u64, Digest), StoreError>>) -> Result<(), StoreError> {
+        self.freeze()?;
+        self.parts.flusher.send(Flush::Digest(done))
+    }
+
+    /// Ends the flusher, when it has written all.
+    pub fn stop(&mut self, done: oneshot::Sender<Result<(), StoreError>>) -> Result<(), StoreError> {
+        self.freeze()?;
+        self.parts.flusher.send(Flush::Stop(done))
     }
 
     /// Makes a received snapshot this node's own, durably, and then its state.
-    fn install(&mut self, file: &SnapshotFile, meta: &SnapshotMeta) -> Result<(), StoreError> {
+    pub fn install(&mut self, file: &SnapshotFile, meta: &SnapshotMeta) -> Result<(), StoreError> {
         let reader = Reader::verified(file)?;
         if reader.meta() != meta {
             return Err(StoreError::corrupt("a snapshot", "it is not of the entry it was sent for"));
@@ -186,7 +174,7 @@ impl Worker {
             let saved = self.parts.snapshots.keep(file, meta.clone())?;
             self.parts.current.set(saved);
         }
-        let (done, answer) = sync_mpsc::sync_channel(1);
+        let (done, answer) = mpsc::sync_channel(1);
         self.parts.flusher.send(Flush::Install(file.clone(), done))?;
         answer.recv().map_err(|_| StoreError::Closed("the flusher has ended".into()))??;
         self.state = State::load(Arc::clone(&self.parts.hot))?;
