@@ -4,6 +4,7 @@
 //! the streams of the other do not block each other. A dead peer is `Unreachable` at once, from the memory of the last
 //! failed dial, and dialled again after a pause with jitter.
 
+mod append;
 mod peers;
 mod pins;
 mod snapshot;
@@ -12,6 +13,9 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::Stream;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
@@ -91,6 +95,18 @@ impl Client {
         }
     }
 
+    async fn append(
+        &self,
+        request: AppendEntriesRequest<Types>,
+        timeout: Duration,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let timeout = match request.entries.is_empty() {
+            true => timeout,
+            false => timeout.max(self.network.append_timeout),
+        };
+        self.call(Lane::Raft, RaftCall::Append, &request, timeout).await
+    }
+
     fn rpc_error(&self, call: RaftCall, error: CallError, timeout: Duration) -> RPCError<Types> {
         match error {
             CallError::Away(error) => RPCError::Unreachable(Unreachable::new(&error)),
@@ -117,11 +133,20 @@ impl RaftNetworkV2<Types> for Client {
         request: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        let timeout = match request.entries.is_empty() {
-            true => option.soft_ttl(),
-            false => option.soft_ttl().max(self.network.append_timeout),
-        };
-        self.call(Lane::Raft, RaftCall::Append, &request, timeout).await
+        self.append(request, option.soft_ttl()).await
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, append::Answer>, RPCError<Types>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
+    {
+        let (client, timeout) = (&*self, option.soft_ttl());
+        let answers = append::answers(input, move |request| client.append(request, timeout));
+        Box::pin(std::future::ready(Ok(Box::pin(answers) as BoxStream<'s, _>)))
     }
 
     async fn vote(

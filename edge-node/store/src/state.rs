@@ -32,13 +32,13 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use proto::{Digest, codec};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, oneshot, watch};
 
-use crate::{Applied, log, runtime};
 use crate::durable::Folder;
 use crate::error::StoreError;
 use crate::machine::{Heads, MachineError};
 use crate::metrics::Metrics;
 use crate::snapshot::{Saved, SnapshotFile, Snapshots};
 use crate::types::{LogId, Snapshot, SnapshotMeta, StoredMembership, Types};
+use crate::{Applied, log, runtime};
 
 pub use hot::Hot;
 #[cfg(feature = "sim")]

@@ -12,8 +12,8 @@ use tokio::sync::oneshot;
 
 use super::base::TreeBase;
 use super::hot::{Hot, Layer};
-use super::{Current, meta_of};
 use super::tree::Batch;
+use super::{Current, meta_of};
 use crate::error::StoreError;
 use crate::machine::{self, Heads, keys};
 use crate::metrics::Metrics;

@@ -21,7 +21,7 @@ use crate::snapshot::{Reader, Saved, SnapshotFile, Snapshots};
 use crate::types::{Effects, Entry, LogId, Membership, SnapshotMeta, StoredMembership, Types};
 
 /// A layer goes to sled when it holds so many values. sled lets nobody read while it writes a batch, so it is small.
-const LAYER_LEN: usize = 512;
+const LAYER_LEN: usize = 128;
 /// Layers on their way to sled; while so many are, the newest one grows instead.
 const FROZEN_LEN_MAX: usize = 3;
 /// The newest layer never grows beyond this: applying waits for sled then.
@@ -152,7 +152,10 @@ impl Worker {
     }
 
     /// Has all of sled read.
-    pub fn digest(&mut self, done: oneshot::Sender<Result<(u64, Digest), StoreError>>) -> Result<(), StoreError> {
+    pub fn digest(
+        &mut self,
+        done: oneshot::Sender<Result<(u64, Digest), StoreError>>,
+    ) -> Result<(), StoreError> {
         self.freeze()?;
         self.parts.flusher.send(Flush::Digest(done))
     }
