@@ -427,7 +427,9 @@ async fn look_closely(watch: &Watch, node: u64, process: &Process) {
 }
 
 async fn say_digest(watch: &Watch, node: u64, process: &Process) {
-    if let Ok(Ok((index, digest))) = timeout(DIGEST_WITHIN, process.store.digest()).await {
+    let store = process.store.clone();
+    let digest = process.host.spawn(async move { store.digest().await });
+    if let Ok(Ok(Ok((index, digest)))) = timeout(DIGEST_WITHIN, digest).await {
         watch.observe(&Fact::Digest { node, index, digest });
     }
 }
