@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use transport::Dialer;
 
-use crate::commit::{Committer, Router};
+use crate::commit::{Committer, Router, Written};
 use crate::config::StoreConfig;
 use crate::durable::Folder;
 use crate::error::StoreError;
@@ -129,13 +129,26 @@ impl Inner {
         })
     }
 
+    /// Writes commands, in order, in one entry. What cannot be written because Raft has ended says why it has.
+    pub async fn propose(
+        &self,
+        commands: Vec<Command>,
+        forwarded: bool,
+        deadline: Instant,
+    ) -> Result<Written, StoreError> {
+        let written = self.committer.propose(commands, forwarded, deadline).await;
+        written.map_err(|error| match (error, self.failure()) {
+            (StoreError::Closed(_), Some(reason)) => StoreError::Closed(reason),
+            (error, _) => error,
+        })
+    }
+
     async fn handle_propose(&self, commands: Vec<Command>) -> Result<PeerReply, StoreError> {
         let leadership = *self.leadership.borrow();
         if !leadership.is_leader {
             return Err(StoreError::NotLeader(leadership.leader));
         }
-        let (index, effects) =
-            self.committer.propose(commands, true, Instant::now() + FORWARD_WITHIN).await?;
+        let (index, effects) = self.propose(commands, true, Instant::now() + FORWARD_WITHIN).await?;
         Ok(PeerReply::Proposed { index, effects })
     }
 

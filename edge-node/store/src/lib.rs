@@ -169,7 +169,7 @@ impl Store {
     /// [`StoreError::Overloaded`] where too much waits (nothing was written), [`StoreError::Unknown`] where the deadline
     /// passed on the way: the write may or may not have happened. Events dedupe by id, so repeating it is safe.
     pub async fn propose(&self, command: Command, deadline: Instant) -> Result<Proposed, StoreError> {
-        let (index, effects) = self.inner.committer.propose(vec![command], false, deadline).await?;
+        let (index, effects) = self.inner.propose(vec![command], false, deadline).await?;
         let effect = effects.into_iter().next().ok_or(StoreError::Unknown("an entry without effect"))?;
         Ok(Proposed { index, effect })
     }

@@ -18,6 +18,7 @@ mod base;
 mod cache;
 mod flusher;
 mod hot;
+mod sum;
 mod tree;
 mod waiters;
 mod worker;

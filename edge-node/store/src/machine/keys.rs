@@ -6,6 +6,7 @@
 //! | `h` | a name | one of [`crate::machine::Heads`] |
 //! | `o` | offset | [`proto::Event`] |
 //! | `p` | `d` or `u`, then the id's text | [`proto::profile::Profile`] |
+//! | `s` | `um` | the sum of all others, of no snapshot and no digest: `state/sum.rs` |
 
 use proto::VisitorId;
 
@@ -22,6 +23,9 @@ pub const DEDUPE: &[u8] = b"hdedupe";
 pub const BUNDLES: &[u8] = b"hbundles";
 /// [`crate::machine::Members`].
 pub const MEMBERS: &[u8] = b"hmembers";
+
+/// The sum of all other records.
+pub const SUM: &[u8] = b"sum";
 
 /// First byte of the outbox's keys.
 pub const OUTBOX: u8 = b'o';

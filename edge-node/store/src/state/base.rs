@@ -2,7 +2,8 @@
 //!
 //! sled's `flush` is no fsync. Its files are whole after a crash of the process, because the page cache is, but not after
 //! one of the machine. So a mark beside it, written durably, names the boot on which it was begun and the tree in use;
-//! another boot, a damaged file, or a position that log and snapshot cannot prove, and Raft brings the state back.
+//! another boot, a damaged file, a sum that is not that of its records, or a position that log and snapshot cannot prove,
+//! and Raft brings the state back.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::sum::Sum;
 use super::tree::{Batch, Tree};
 use super::{StateConfig, sled_failed};
 use crate::durable;
@@ -23,6 +25,8 @@ const INSTALL_BATCH_LEN: usize = 1_024;
 const FLUSH_EVERY_MS: u64 = 1_000;
 /// What sled says of a file that somebody holds: it has no error of its own for that.
 const LOCKED: &str = "could not acquire lock";
+/// What is said of a tree that opens, but without some of its records.
+const LACKS: &str = "it does not hold all that was written to it";
 /// How long to wait for its last holder.
 const LOCKED_MAX: Duration = Duration::from_secs(5);
 const LOCKED_PAUSE: Duration = Duration::from_millis(10);
@@ -33,6 +37,7 @@ pub struct TreeBase {
     trees: Trees,
     /// The keyspace.
     pub tree: Tree,
+    sum: Sum,
     /// Its singletons when it was opened.
     pub heads: Heads,
 }
@@ -88,7 +93,8 @@ pub fn open(config: &StateConfig, proven: u64) -> Result<TreeBase, StoreError> {
             disk.adopt(fresh.clone());
             (tree, heads) = (Tree::Memory(fresh), Heads::default());
         }
-        return Ok(TreeBase { trees: Trees::Memory(disk), tree, heads });
+        let sum = Sum::proven(&tree)?.ok_or_else(|| StoreError::corrupt("the state", LACKS))?;
+        return Ok(TreeBase { trees: Trees::Memory(disk), tree, sum, heads });
     }
     let path = config.folder.state.with_extension("mark");
     let mark = Mark { path, boot: config.boot.clone(), tree: 0 };
@@ -111,7 +117,8 @@ pub fn open(config: &StateConfig, proven: u64) -> Result<TreeBase, StoreError> {
         .map_err(|reason| StoreError::corrupt("a new state", reason))?;
     let tree = db.open_tree(tree_name(mark.tree)).map_err(sled_failed("open"))?;
     mark.write()?;
-    Ok(TreeBase { trees: Trees::Sled { db, mark }, tree: Tree::Sled(tree), heads: Heads::default() })
+    let trees = Trees::Sled { db, mark };
+    Ok(TreeBase { trees, tree: Tree::Sled(tree), sum: Sum::default(), heads: Heads::default() })
 }
 
 fn tree_name(number: u64) -> String {
@@ -153,16 +160,16 @@ fn open_trusted(db: sled::Db, mark: Mark, proven: u64) -> Result<TreeBase, Strin
         }
     }
     let tree = Tree::Sled(db.open_tree(name).map_err(|e| e.to_string())?);
-    // Reads the singletons and the dedupe window, and so proves that they are there.
-    let check = || State::load(&tree).map(|state| state.heads().clone());
-    let heads = catch_unwind(AssertUnwindSafe(check))
+    let check = || Ok((Sum::proven(&tree)?, State::load(&tree)?.heads().clone()));
+    let (sum, heads) = catch_unwind(AssertUnwindSafe(check))
         .map_err(|_| "sled panicked".to_owned())?
-        .map_err(|e| e.to_string())?;
+        .map_err(|e: MachineError| e.to_string())?;
+    let sum = sum.ok_or_else(|| LACKS.to_owned())?;
     let applied = heads.applied.map_or(0, |at| at.index);
     if applied > proven {
         return Err(format!("it is at index {applied}, log and snapshot prove {proven}"));
     }
-    Ok(TreeBase { trees: Trees::Sled { db, mark }, tree, heads })
+    Ok(TreeBase { trees: Trees::Sled { db, mark }, tree, sum, heads })
 }
 
 impl Base for &Tree {
@@ -214,10 +221,15 @@ impl Trees {
 }
 
 impl TreeBase {
+    /// Writes a batch, in which no key stands twice: all of it or nothing.
+    pub fn write(&mut self, batch: Batch) -> Result<(), MachineError> {
+        self.sum.write(&self.tree, batch)
+    }
+
     /// Puts the keyspace of a snapshot in the place of the present one.
     pub fn install(&mut self, file: &SnapshotFile) -> Result<(), StoreError> {
         let mut reader = Reader::verified(file)?;
-        let tree = self.trees.fresh()?;
+        let (tree, mut sum) = (self.trees.fresh()?, Sum::default());
         let mut singletons = Vec::new();
         let mut batch = Batch::new();
         while let Some((key, value)) = reader.next()? {
@@ -227,16 +239,17 @@ impl TreeBase {
             }
             batch.push((key, Some(value)));
             if batch.len() == INSTALL_BATCH_LEN {
-                tree.apply(std::mem::take(&mut batch))?;
+                sum.write(&tree, std::mem::take(&mut batch))?;
             }
         }
         // The position comes last: a tree that was cut off has none, and is begun again.
         batch.extend(singletons);
-        tree.apply(batch)?;
+        sum.write(&tree, batch)?;
         self.trees.flush()?;
         let heads = State::load(&tree)?.heads().clone();
         self.trees.adopt(&tree)?;
         self.tree = tree;
+        self.sum = sum;
         self.heads = heads;
         Ok(())
     }
@@ -246,7 +259,7 @@ impl TreeBase {
         self.trees.flush()
     }
 
-    /// All records in order, without events that the cloud holds.
+    /// All records in order, without events that the cloud holds, and without the sum.
     pub fn for_each(
         &self,
         acknowledged: u64,
@@ -254,7 +267,7 @@ impl TreeBase {
     ) -> Result<(), StoreError> {
         for record in self.tree.records() {
             let (key, value) = record?;
-            if keys::event_offset(&key).is_none_or(|offset| offset > acknowledged) {
+            if key != keys::SUM && keys::event_offset(&key).is_none_or(|offset| offset > acknowledged) {
                 each(&key, &value)?;
             }
         }

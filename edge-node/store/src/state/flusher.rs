@@ -185,7 +185,7 @@ impl Work {
             self.events.push_back((*first, layer.heads.offsets.last + 1));
         }
         self.trim(acknowledged, &mut batch);
-        self.base.tree.apply(batch)?;
+        self.base.write(batch)?;
         self.heads = layer.heads.clone();
         timer.observe_duration();
         Ok(())

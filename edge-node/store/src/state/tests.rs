@@ -253,6 +253,26 @@ async fn a_damaged_sled_is_thrown_away() {
     assert_eq!(machine.digest().await.unwrap(), (399, model(1..400).base().digest()));
 }
 
+/// sled opens without some of its records where a part of its file is damaged.
+#[tokio::test]
+async fn a_state_that_lacks_a_record_is_thrown_away() {
+    let disk = Disk::new();
+    let mut machine = disk.open("boot");
+    apply(&mut machine, 1..300).await;
+    machine.stop().await.unwrap();
+    drop(machine);
+    {
+        let db = sled::open(disk.dir.path().join("state")).unwrap();
+        let tree = db.open_tree("state-0").unwrap();
+        assert!(tree.remove(crate::machine::keys::profile(&visitor(1))).unwrap().is_some());
+        db.flush().unwrap();
+    }
+    let mut machine = disk.open("boot");
+    assert_eq!(machine.applied_state().await.unwrap().0, None);
+    apply(&mut machine, 1..300).await;
+    assert_eq!(machine.digest().await.unwrap(), (299, model(1..300).base().digest()));
+}
+
 #[tokio::test]
 async fn a_snapshot_is_of_one_index_while_applying_goes_on() {
     let disk = Disk::new();
