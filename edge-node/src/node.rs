@@ -1,5 +1,6 @@
 //! The composition root: the parts of a node, and how they are joined. Siblings meet only here.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use transport::quic::{QuicDialer, QuicListener, Settings};
-use transport::{Dialer, Door, Listener};
+use transport::{Dialer, Door, LinkError, LinkErrorKind, Listener};
 
 use crate::admin::{self, Admin};
 use crate::bundles::{ActiveBundle, Bundles, Folder, Refusal, Sources};
@@ -37,6 +38,8 @@ const CUT_OFF_AFTER: Duration = Duration::from_secs(5);
 const DOORS_CLOSE_WITHIN: Duration = Duration::from_secs(10);
 /// How often it is tried.
 const DOORS_TRIED_EVERY: Duration = Duration::from_millis(100);
+/// How often a node whose disk has failed, and fails again, tries to begin anew.
+const ANEW_EVERY: Duration = Duration::from_secs(1);
 
 /// How long a node that ends waits for another one to lead.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(1);
@@ -66,13 +69,33 @@ struct Doors {
 pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let mut doors_within = Duration::ZERO;
     loop {
-        live(config.clone(), doors_within, shutdown.child_token()).await?;
-        if shutdown.is_cancelled() {
-            return Ok(());
+        let life = shutdown.child_token();
+        let lived = live(config.clone(), doors_within, life.clone()).await;
+        // What a life that could not begin has started ends with it.
+        life.cancel();
+        match lived {
+            Ok(()) if shutdown.is_cancelled() => return Ok(()),
+            Ok(()) => tracing::warn!("the disk takes writes again: the node begins anew"),
+            // The disk may fail again while the node begins anew. At its first start the operator is there to hear of it.
+            Err(error) if doors_within > Duration::ZERO && refused_by_system(&error) => {
+                tracing::error!(error = format!("{error:#}"), "the node cannot begin anew yet");
+                if shutdown.run_until_cancelled(tokio::time::sleep(ANEW_EVERY)).await.is_none() {
+                    return Ok(());
+                }
+            }
+            Err(error) => return Err(error),
         }
-        tracing::warn!("the disk takes writes again: the node begins anew");
         doors_within = DOORS_CLOSE_WITHIN;
     }
+}
+
+/// Whether it is the operating system that refused: a disk that is full, an address in use. Damage is another thing: it stays.
+fn refused_by_system(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| match (cause.downcast_ref::<io::Error>(), cause.downcast_ref::<LinkError>()) {
+        (Some(error), _) => error.raw_os_error().is_some() || error.kind() == io::ErrorKind::StorageFull,
+        (_, Some(error)) => matches!(error.kind, LinkErrorKind::Io(_)),
+        (None, None) => false,
+    })
 }
 
 /// One life of a node: until shutdown, or until its disk has failed and works again.
@@ -86,14 +109,18 @@ async fn live(config: Config, doors_within: Duration, shutdown: Shutdown) -> any
     };
     let doors = bind_within(&config, &own, doors_within).await?;
     let addresses = publish_addresses(&config, &doors)?;
+    let folder = Folder::open(config.dir.join("artifacts"))?;
+    let workers = Workers::start(&config.serving)?;
+    let engine = choose_engine(&config, &metrics);
 
     let store = open_store(&config, &addresses, &doors, &registry).await?;
-    let engine = choose_engine(&config, &metrics);
-    let folder = Folder::open(config.dir.join("artifacts"))?;
+    if let Err(error) = form(&store, &config).await {
+        store.shutdown().await;
+        return Err(error);
+    }
     let cloud =
         CloudLink::new(config.uplink.clone(), doors.cloud_dialer, edge_uplink::Metrics::new(&registry)?);
     let keeper = Keeper::new(own, &config.identity, cloud.clone(), IdentityMetrics::new(&registry)?);
-    let workers = Workers::start(&config.serving)?;
     let active = ActiveBundle::default();
     let leader = caught_up_leader(store.clone(), shutdown.clone());
     let refusal = watch::Sender::new(Refusal::default());
@@ -127,7 +154,6 @@ async fn live(config: Config, doors_within: Duration, shutdown: Shutdown) -> any
     // Peers are served until the very end: the store shuts down over them.
     let peers_end = Shutdown::new();
     let peers = tokio::spawn(peers.serve(doors.peers, peers_end.clone()));
-    form(&store, &config).await?;
     tracing::info!(pop = %config.node.pop, node = %config.node.id, ?addresses, "node is up");
 
     let tasks = TaskTracker::new();
@@ -363,4 +389,27 @@ fn readiness(store: &Store, active: &ActiveBundle) -> service::admin::Readiness 
         }
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use edge_store::StoreError;
+
+    use super::*;
+
+    #[test]
+    fn what_the_system_refuses_is_tried_again_and_damage_is_not() {
+        let full = || io::Error::from_raw_os_error(28);
+        let store = |error: StoreError| anyhow::Error::new(error).context("cannot open the store");
+        let io = |error| StoreError::Io { operation: "create", path: "store/log".into(), source: error };
+        assert!(refused_by_system(&store(io(full()))));
+        assert!(refused_by_system(&store(io(io::Error::new(io::ErrorKind::StorageFull, "with more words")))));
+        let taken = LinkErrorKind::Io(Arc::new(io::Error::from_raw_os_error(98)));
+        assert!(refused_by_system(
+            &LinkError { operation: "listen", remote: "127.0.0.1:1".into(), kind: taken }.into()
+        ));
+        let damaged = io::Error::new(io::ErrorKind::InvalidData, "a record that was promised cannot be read");
+        assert!(!refused_by_system(&store(StoreError::LogDamaged(damaged))));
+        assert!(!refused_by_system(&anyhow::anyhow!("bundles.trusted_keys: \"x\" is not 64 hex digits")));
+    }
 }

@@ -309,6 +309,14 @@ impl Deployment {
         .await
     }
 
+    /// Sees that every process that was started, and not ended, runs.
+    ///
+    /// # Errors
+    /// Where one has ended by itself, with the end of its log.
+    pub fn check(&self) -> anyhow::Result<()> {
+        self.nodes.values().chain(&self.cloud).try_for_each(Process::check)
+    }
+
     /// Waits until `condition` holds; the error says what was waited for and why it did not hold at last. A process that
     /// has ended is an error at once.
     pub async fn until<F>(&self, what: &str, within: Duration, condition: F) -> anyhow::Result<()>
@@ -318,9 +326,7 @@ impl Deployment {
         let until = Instant::now() + within;
         loop {
             let Err(error) = condition(self).await else { return Ok(()) };
-            for process in self.nodes.values().chain(&self.cloud) {
-                process.check()?;
-            }
+            self.check()?;
             if Instant::now() >= until {
                 return Err(error.context(format!("waited {} s until {what}", within.as_secs())));
             }

@@ -278,6 +278,8 @@ async fn perform(
 
     schedule.chaos(&mut stage, Instant::now() + Duration::from_secs(seconds)).await?;
     schedule.end(&mut stage).await?;
+    // Nobody waits for one that has ended by itself.
+    stage.deployment.check()?;
     judge::heal(&stage, &mut prover).await;
     prover.give_up();
     stop.cancel();

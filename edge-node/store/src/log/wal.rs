@@ -110,6 +110,9 @@ pub fn open(dir: &Path, chunk_bytes_max: usize, boot: &str) -> Result<Box<dyn Wa
     }
     let mut wal = RaftLog::open(Arc::new(config)).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::PermissionDenied => StoreError::io("lock", dir, error),
+        // The system refused: nothing is known to be wrong with what is there.
+        io::ErrorKind::StorageFull => StoreError::io("open", dir, error),
+        _ if error.raw_os_error().is_some() => StoreError::io("open", dir, error),
         _ => StoreError::LogDamaged(error),
     })?;
     let synced = wal.flush(true, None).and_then(|()| wal.wait_worker_idle());

@@ -1,7 +1,7 @@
 //! Accepts QUIC connections, admits who may come in, and winds old ones down.
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -148,8 +148,27 @@ impl Listener for QuicListener {
         // Every task ends by itself within `drain_ms`.
         self.doorman.tasks.wait().await;
         self.endpoint.close(VarInt::from_u32(CloseCode::Normal as u32), b"shut down");
-        // Elapsed: who does not answer will find out by its idle timeout.
-        let _ = tokio::time::timeout(Duration::from_millis(FAREWELL_MS), self.endpoint.wait_idle()).await;
+        let farewell =
+            tokio::time::timeout(Duration::from_millis(FAREWELL_MS), self.endpoint.wait_idle()).await;
+        // Who does not answer will find out by its idle timeout.
+        if farewell.is_err()
+            && let Err(error) = self.leave_socket().await
+        {
+            tracing::debug!(%error, "the socket is kept until the last connection is forgotten");
+        }
+    }
+}
+
+impl QuicListener {
+    /// Frees the address. quinn keeps the socket until each closed connection's last timer has run out, which after a time of great
+    /// delays is many seconds, and whoever holds a stream longer yet. Twice, since it also keeps the one before.
+    async fn leave_socket(&self) -> std::io::Result<()> {
+        for _ in 0..2 {
+            self.endpoint.rebind(UdpSocket::bind((self.address.ip(), 0))?)?;
+            // Each connection's own task lets go of the socket.
+            tokio::task::yield_now().await;
+        }
+        Ok(())
     }
 }
 

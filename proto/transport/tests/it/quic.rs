@@ -281,3 +281,24 @@ async fn many_clients_share_one_socket() {
         link.closed().await;
     }
 }
+
+/// A closed connection is remembered for three times its probe timeout (RFC 9000, 10.2): seconds, on a way with great delays.
+#[tokio::test]
+async fn a_listener_that_has_ended_leaves_its_address_however_far_its_callers_are() {
+    let deployment = Deployment::new();
+    let (trust, server) = (deployment.trust(), deployment.credentials(&node("pop-a", 1)));
+    let settings = Settings { drain_ms: 100, ..Settings::clients() };
+    let bind = |address| QuicListener::bind(address, Door::Clients, &server, &trust, &settings);
+    let listener = bind(loopback()).unwrap();
+    let (address, relay) = (listener.local_socket(), Relay::new(listener.local_socket()).await);
+    relay.delay(Duration::from_secs(1));
+    let dialer = QuicDialer::new(&trust, None, Door::Clients.alpn(), &settings).unwrap();
+    let front = relay.address.to_string();
+    let expect = Peer::Named("127.0.0.1".into());
+    let (far, near) = tokio::join!(dialer.dial(&front, &expect, PATIENCE), listener.accept());
+    let (far, _) = (far.unwrap(), near.unwrap());
+    listener.shutdown().await;
+    drop(listener);
+    bind(address).unwrap();
+    far.closed().await;
+}

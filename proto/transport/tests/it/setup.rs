@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use proto::{NodeId, PopId};
@@ -67,6 +67,8 @@ const FLOWS_MAX: usize = 16;
 pub struct Relay {
     pub address: SocketAddr,
     silent: Arc<AtomicBool>,
+    /// How long the way back takes, in milliseconds.
+    late_ms: Arc<AtomicU64>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -74,9 +76,13 @@ impl Relay {
     pub async fn new(target: SocketAddr) -> Self {
         let front = Arc::new(UdpSocket::bind(loopback()).await.unwrap());
         let address = front.local_addr().unwrap();
-        let silent = Arc::new(AtomicBool::new(false));
-        let task = tokio::spawn(relay(front, target, Arc::clone(&silent)));
-        Self { address, silent, task }
+        let (silent, late_ms) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let task = tokio::spawn(relay(front, target, Arc::clone(&silent), Arc::clone(&late_ms)));
+        Self { address, silent, late_ms, task }
+    }
+
+    pub fn delay(&self, by: Duration) {
+        self.late_ms.store(by.as_millis().try_into().unwrap(), Ordering::SeqCst);
     }
 
     pub fn cut(&self) {
@@ -90,7 +96,7 @@ impl Drop for Relay {
     }
 }
 
-async fn relay(front: Arc<UdpSocket>, target: SocketAddr, silent: Arc<AtomicBool>) {
+async fn relay(front: Arc<UdpSocket>, target: SocketAddr, silent: Arc<AtomicBool>, late_ms: Arc<AtomicU64>) {
     let flows: Mutex<Vec<(SocketAddr, Arc<UdpSocket>)>> = Mutex::new(Vec::new());
     let mut backward = tokio::task::JoinSet::new();
     let mut buffer = vec![0; 65_536];
@@ -108,7 +114,8 @@ async fn relay(front: Arc<UdpSocket>, target: SocketAddr, silent: Arc<AtomicBool
                 let back = Arc::new(UdpSocket::bind(loopback()).await.unwrap());
                 back.connect(target).await.unwrap();
                 flows.push((from, Arc::clone(&back)));
-                let (front, back, silent) = (Arc::clone(&front), Arc::clone(&back), Arc::clone(&silent));
+                let (front, silent, late_ms) =
+                    (Arc::clone(&front), Arc::clone(&silent), Arc::clone(&late_ms));
                 backward.spawn({
                     let back = Arc::clone(&back);
                     async move {
@@ -116,8 +123,13 @@ async fn relay(front: Arc<UdpSocket>, target: SocketAddr, silent: Arc<AtomicBool
                         loop {
                             // An ICMP error is as good as silence.
                             let Ok(len) = back.recv(&mut buffer).await else { continue };
+                            let late = Duration::from_millis(late_ms.load(Ordering::SeqCst));
+                            let (front, bytes) = (Arc::clone(&front), buffer[..len].to_vec());
                             if !silent.load(Ordering::SeqCst) {
-                                let _ = front.send_to(&buffer[..len], from).await;
+                                tokio::spawn(async move {
+                                    tokio::time::sleep(late).await;
+                                    let _ = front.send_to(&bytes, from).await;
+                                });
                             }
                         }
                     }

@@ -245,7 +245,7 @@ impl Schedule {
     async fn ail(&mut self, stage: &mut Stage, fault: Fault) -> anyhow::Result<Option<String>> {
         let leads = self.random.random_bool(0.5);
         let Some(node) = self.victim(stage, leads).await else { return Ok(None) };
-        if self.ailing.is_some() || !stage.runs(node) {
+        if self.ailing.is_some() || !stage.serves(node).await {
             return Ok(None);
         }
         let dir = stage.deployment.node_dir(NodeId(node));

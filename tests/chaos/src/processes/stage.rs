@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 use super::ailing::mend;
 use super::client::{ITEMS, Way};
 use super::gear::{Gear, control};
-use super::look::look;
+use super::look::{look, status};
 use super::watch::{Node, Watch};
 use crate::relay::{Kind, UdpRelay};
 
@@ -127,6 +127,15 @@ impl Stage {
     /// What nodes are started with.
     pub fn gear(&self) -> &Gear {
         &self.gear
+    }
+
+    /// Whether a node runs and has begun: one whose disk fails at its start ends, and says why.
+    pub async fn serves(&self, node: u64) -> bool {
+        let now = self.watch.nodes().into_iter().find(|now| now.node == node);
+        match now.filter(|_| self.runs(node)) {
+            Some(now) => status(&now).await.is_some(),
+            None => false,
+        }
     }
 
     /// Starts a node, if it does not run and has not left.
