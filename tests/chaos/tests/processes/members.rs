@@ -67,3 +67,14 @@ async fn a_node_joins_by_snapshot_and_another_leaves() {
     load::run(&light(Duration::from_secs(2)), &clients, &visitors).await.unwrap();
     pop.counted(&clients).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_told_to_end_lets_another_lead_first() {
+    let mut pop = Pop::serving().await;
+    let before = pop.deployment.leader().await.unwrap();
+    pop.deployment.stop_node(before).await.unwrap();
+    let another = async |this: &Deployment| this.leader().await.map(drop);
+    pop.deployment.until("another node leads", READY, another).await.unwrap();
+    let log = std::fs::read_to_string(pop.deployment.node_dir(before).join("edge-node.log")).unwrap();
+    assert!(log.contains("another node leads now"), "no election, but a hand-over: {log}");
+}
