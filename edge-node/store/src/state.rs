@@ -182,8 +182,11 @@ impl Machine {
     /// Moves all to sled and ends the flusher.
     pub async fn stop(&self) -> Result<(), StoreError> {
         let (done, answer) = oneshot::channel();
-        self.work(|worker| worker.stop(done)).await?;
+        let asked = self.work(|worker| worker.stop(done)).await;
+        // Whatever came of it: sled's files are to be free for the next who opens them.
         *self.worker.lock().await = None;
+        self.hot.close();
+        asked?;
         answer.await.map_err(|_| flusher_ended())?
     }
 

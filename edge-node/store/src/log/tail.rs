@@ -36,8 +36,10 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// Of a log that was opened: nothing is in memory yet.
-    pub fn new(numbers: Numbers) -> Self {
+    /// Of a log that was opened: nothing is in memory yet. A committed index beyond its end is of entries that are lost: Raft could
+    /// not start with it, and what stands at the end need not be what was committed. It is learned again.
+    pub fn new(mut numbers: Numbers) -> Self {
+        numbers.committed = numbers.committed.filter(|committed| Some(*committed) <= numbers.last);
         Self { entries: VecDeque::new(), bytes: 0, numbers }
     }
 
@@ -150,4 +152,18 @@ pub fn size(entry: &Entry) -> usize {
             EntryPayload::Normal(batch) => batch.len(),
             EntryPayload::Blank | EntryPayload::Membership(_) => 0,
         }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_committed_index_beyond_the_end_is_forgotten() {
+        let id = |index| Some(LogId::new_term_index(2, index));
+        let opened =
+            |committed| Tail::new(Numbers { last: id(68), committed, ..Numbers::default() }).committed();
+        assert_eq!(opened(id(73)), None);
+        assert_eq!(opened(id(68)), id(68));
+    }
 }

@@ -65,6 +65,9 @@ pub(super) struct State {
     durable: Image,
     /// Writes to the log after that, oldest first.
     pending: Vec<Write>,
+    /// Writes before the pending ones are in the page cache only, for good: after a power cut the log ends before them, whatever
+    /// was written and synced behind.
+    hole: bool,
     /// The log as the page cache has it.
     pub(super) cached: Image,
     /// Writes that are durable, since the disk was new.
@@ -96,6 +99,7 @@ impl State {
             // The kernel marks the pages clean: later syncs succeed, and write nothing (Rebello et al., "Can Applications
             // Recover from fsync Failures?", 2020).
             self.synced += self.pending.drain(..).count() as u64;
+            self.hole = true;
             return Err(failing.error());
         }
         self.settle(upto);
@@ -106,7 +110,7 @@ impl State {
         let len = usize::try_from(upto.saturating_sub(self.synced)).unwrap_or(usize::MAX);
         let written: Vec<Write> = self.pending.drain(..len.min(self.pending.len())).collect();
         self.synced += written.len() as u64;
-        written.into_iter().for_each(|write| self.durable.apply(write));
+        written.into_iter().filter(|_| !self.hole).for_each(|write| self.durable.apply(write));
     }
 }
 
@@ -117,6 +121,7 @@ impl Disk {
             settings,
             durable: Image::default(),
             pending: Vec::new(),
+            hole: false,
             cached: Image::default(),
             synced: 0,
             map: Map::default(),
@@ -145,6 +150,7 @@ impl Disk {
         let upto = state.synced + kept as u64;
         state.settle(upto);
         state.pending.clear();
+        state.hole = false;
         state.cached = state.durable.clone();
         state.map = Map::default();
         lost
@@ -155,6 +161,7 @@ impl Disk {
         let mut state = lock(&self.shared);
         state.synced += state.pending.drain(..).count() as u64;
         state.durable = state.cached.clone();
+        state.hole = false;
         SimLog::new(self.clone())
     }
 
