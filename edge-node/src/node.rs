@@ -114,10 +114,6 @@ async fn live(config: Config, doors_within: Duration, shutdown: Shutdown) -> any
     let engine = choose_engine(&config, &metrics);
 
     let store = open_store(&config, &addresses, &doors, &registry).await?;
-    if let Err(error) = form(&store, &config).await {
-        store.shutdown().await;
-        return Err(error);
-    }
     let cloud =
         CloudLink::new(config.uplink.clone(), doors.cloud_dialer, edge_uplink::Metrics::new(&registry)?);
     let keeper = Keeper::new(own, &config.identity, cloud.clone(), IdentityMetrics::new(&registry)?);
@@ -306,7 +302,13 @@ async fn open_store(
         cache_bytes: set.cache_bytes,
         ..defaults
     };
-    Store::open(store_config, doors.peer_dialer.clone(), registry).await.context("cannot open the store")
+    let opened = Store::open(store_config, doors.peer_dialer.clone(), registry).await;
+    let store = opened.context("cannot open the store")?;
+    if let Err(error) = form(&store, config).await {
+        store.shutdown().await;
+        return Err(error);
+    }
+    Ok(store)
 }
 
 fn choose_engine(config: &Config, metrics: &Metrics) -> Engine {
