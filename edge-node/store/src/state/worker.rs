@@ -51,8 +51,6 @@ pub struct Worker {
     state: State<Arc<Hot>>,
     /// Something was applied since the last layer went to sled.
     dirty: bool,
-    /// Values in the newest layer.
-    layer_len: usize,
 }
 
 impl fmt::Debug for Worker {
@@ -67,12 +65,12 @@ impl Worker {
     /// Of a state that was opened.
     pub fn new(parts: Parts) -> Result<Self, StoreError> {
         let state = State::load(Arc::clone(&parts.hot))?;
-        Ok(Self { parts, state, dirty: false, layer_len: 0 })
+        Ok(Self { parts, state, dirty: false })
     }
 
-    /// Whether applying may come to wait for the flusher.
+    /// Whether applying may come to wait for the flusher: with one layer on its way at most, there is room for its next jobs.
     pub fn waits_soon(&self) -> bool {
-        self.layer_len + LAYER_LEN >= LAYER_LEN_MAX
+        self.parts.hot.frozen_len() > 1
     }
 
     /// Applies entries, in order, and answers those who wait for them.
@@ -84,14 +82,14 @@ impl Worker {
             let effects = self.apply_entry(entry)?;
             answers.extend(responder.map(|responder| (responder, effects)));
         }
-        self.layer_len = self.publish();
+        let len = self.publish();
         timer.observe_duration();
         // After publishing: who hears of his write may read it.
         for (responder, effects) in answers {
             responder.send(effects);
         }
-        let full = self.layer_len >= LAYER_LEN && self.parts.hot.frozen_len() < FROZEN_LEN_MAX;
-        if full || self.layer_len >= LAYER_LEN_MAX { self.freeze() } else { Ok(()) }
+        let full = len >= LAYER_LEN && self.parts.hot.frozen_len() < FROZEN_LEN_MAX;
+        if full || len >= LAYER_LEN_MAX { self.freeze() } else { Ok(()) }
     }
 
     fn apply_entry(&mut self, entry: Entry) -> Result<Effects, StoreError> {
@@ -136,7 +134,6 @@ impl Worker {
         let writes = self.state.take_writes();
         self.parts.hot.publish(writes, self.state.heads().clone());
         self.dirty = false;
-        self.layer_len = 0;
         self.parts.flusher.send(Flush::Layer(self.parts.hot.freeze()))
     }
 
