@@ -7,7 +7,7 @@ JSON_FLAG = $(if $(JSON),--json $(abspath $(JSON)))
 CHAOS := $(BIN)/rockpool-chaos
 
 .DEFAULT_GOAL := help
-.PHONY: help up test chaos chaos-planted bench bench-raft evaluate fmt lint fuzz release clean data bins chaos-bins
+.PHONY: help up test chaos chaos-planted bench bench-raft evaluate fmt lint fuzz release clean data clients bins chaos-bins
 
 help: ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,7 +16,7 @@ help: ## List what there is
 up: data bins ## Start a cloud and three edge nodes with real data, and see them at work
 	$(BIN)/rockpool up $(JSON_FLAG) $(ARGS)
 
-test: data ## Build and run every test
+test: data clients ## Build and run every test
 	cargo build --workspace --all-targets
 	cargo test --workspace
 
@@ -56,6 +56,9 @@ clean: ## Remove what was built (fetched data stays in ~/.cache/rockpool)
 
 data:
 	@python3 deploy/fetch.py
+
+clients: ## Install the clients that nobody here wrote, for the tests (from Debian as root, from PyPI)
+	@tests/chaos/clients/install.sh
 
 bins:
 	cargo build -p rockpool -p edge-node -p cloud --bins

@@ -4,15 +4,14 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use edge_store::{Store, StoreError};
 use edge_uplink::Report;
-use proto::control::Problem;
 use proto::peer::MemberChange;
 use proto::{Code, ErrorReply};
 use serde::{Deserialize, Serialize};
+use service::http::{Body, Refusal};
 
 /// What the admin port needs.
 pub struct Admin {
@@ -91,7 +90,7 @@ async fn digest(State(admin): State<Arc<Admin>>) -> Result<Json<StateDigest>, Re
 async fn member(
     State(admin): State<Arc<Admin>>,
     headers: HeaderMap,
-    Json(change): Json<MemberChange>,
+    Body(change): Body<MemberChange>,
 ) -> Result<StatusCode, Refusal> {
     admin.authorize(&headers)?;
     tracing::info!(target: "audit", ?change, "an admin changes the members");
@@ -122,27 +121,5 @@ impl Admin {
                 "send the node's admin token as `Authorization: Bearer …`",
             ))
         }
-    }
-}
-
-/// An error as HTTP says it.
-struct Refusal(ErrorReply);
-
-impl From<ErrorReply> for Refusal {
-    fn from(reply: ErrorReply) -> Self {
-        Self(reply)
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let status = match self.0.code {
-            Code::Unauthenticated => StatusCode::UNAUTHORIZED,
-            Code::Conflict => StatusCode::CONFLICT,
-            code if code.fault() == proto::Fault::Caller => StatusCode::BAD_REQUEST,
-            _ => StatusCode::SERVICE_UNAVAILABLE,
-        };
-        let problem = Problem { code: self.0.code, status: status.as_u16(), detail: self.0.message };
-        (status, [(header::CONTENT_TYPE, "application/problem+json")], Json(problem)).into_response()
     }
 }

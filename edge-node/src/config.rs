@@ -41,6 +41,8 @@ pub struct Config {
     pub identity: IdentityConfig,
     /// The clients' door.
     pub clients: ClientsConfig,
+    /// The HTTP door.
+    pub http: HttpConfig,
     /// The peers' door.
     pub peers: PeersConfig,
     /// The admin port.
@@ -99,6 +101,26 @@ pub struct ClientsConfig {
     pub deadline_ms: u64,
     /// Longest deadline.
     pub deadline_max_ms: u64,
+}
+
+/// The HTTP door.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpConfig {
+    /// TCP address; empty: that of the clients' door.
+    pub listen: String,
+    /// UDP port at which HTTP/3 is said to be served; 0: that of the clients' door.
+    pub http3_port: u16,
+    /// Pages of these origins may ask; `*`: of any.
+    pub cors_origins: Vec<String>,
+    /// Most connections.
+    pub connections_max: usize,
+    /// Most requests at once on one connection of HTTP/2.
+    pub streams_max: u32,
+    /// How long a handshake may take.
+    pub handshake_timeout_ms: u64,
+    /// Age at which a connection is closed.
+    pub connection_age_max_ms: u64,
 }
 
 /// The peers' door.
@@ -226,6 +248,9 @@ impl Config {
             ("clients.connections_max", self.clients.connections_max as u64),
             ("clients.in_flight_max", self.clients.in_flight_max as u64),
             ("clients.deadline_ms", self.clients.deadline_ms),
+            ("http.connections_max", self.http.connections_max as u64),
+            ("http.streams_max", u64::from(self.http.streams_max)),
+            ("http.handshake_timeout_ms", self.http.handshake_timeout_ms),
             ("serving.candidates", self.serving.candidates as u64),
             ("serving.queue_len_max", self.serving.queue_len_max as u64),
             ("serving.queue_wait_max_ms", self.serving.queue_wait_max_ms),

@@ -3,6 +3,7 @@
 //! A connection must present an app key before anything else. A stream carries one request and one reply. Frames that break
 //! the protocol get an error, or their stream is reset; the connection and the node go on.
 
+pub mod http;
 pub mod pipeline;
 
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use transport::{Link, Listener, Stream};
 
 use crate::bundles::ActiveBundle;
 use crate::clock;
-use crate::config::{ClientsConfig, NodeConfig, ServingConfig};
+use crate::config::{ClientsConfig, Config, NodeConfig, ServingConfig};
 use crate::metrics::Metrics;
 use crate::workers::Workers;
 
@@ -50,11 +51,10 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Checks the app keys' hashes.
+    /// Checks the app keys' hashes. `config`: what the clients' door is told, with the addresses that were really taken.
     pub fn new(
-        node: NodeConfig,
+        node: &Config,
         config: ClientsConfig,
-        serving: ServingConfig,
         store: edge_store::Store,
         workers: Workers,
         bundle: ActiveBundle,
@@ -69,6 +69,7 @@ impl Gateway {
         };
         let app_keys = config.app_key_sha256.iter().map(hash).collect::<anyhow::Result<_>>()?;
         let admission = Arc::new(Semaphore::new(config.in_flight_max));
+        let (node, serving) = (node.node.clone(), node.serving.clone());
         Ok(Self { node, config, serving, store, workers, bundle, metrics, admission, app_keys })
     }
 
@@ -133,10 +134,7 @@ impl Gateway {
     }
 
     fn session(&self, open: &OpenSession) -> Result<ClientReply, ErrorReply> {
-        let presented = Digest::of(open.app_key.as_bytes());
-        // Every known hash is compared, so that the time says nothing about which one matched.
-        let known = self.app_keys.iter().filter(|key| service::secrets::equal(&key.0, &presented.0)).count();
-        if known == 0 {
+        if !self.knows(&open.app_key) {
             return Err(ErrorReply::new(Code::Unauthenticated, "this app key is not known here"));
         }
         Ok(ClientReply::Session(SessionOpened {
@@ -144,6 +142,13 @@ impl Gateway {
             node: self.node.id,
             nodes: self.config.public.clone(),
         }))
+    }
+
+    /// Whether this is an app key of this deployment.
+    fn knows(&self, app_key: &str) -> bool {
+        let presented = Digest::of(app_key.as_bytes());
+        // Every known hash is compared, so that the time says nothing about which one matched.
+        self.app_keys.iter().filter(|key| service::secrets::equal(&key.0, &presented.0)).count() > 0
     }
 
     async fn stream(self: Arc<Self>, mut stream: Stream) {

@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use transport::quic::{QuicDialer, QuicListener, Settings};
+use transport::tcp::{Limits, TcpDoor};
 use transport::{Dialer, Door, LinkError, LinkErrorKind, Listener};
 
 use crate::admin::{self, Admin};
@@ -26,6 +27,7 @@ use crate::commits::{StoreCommits, caught_up_leader};
 use crate::config::{ClientsConfig, Config};
 use crate::disk;
 use crate::gateway::Gateway;
+use crate::gateway::http::{self, Http, HttpMetrics};
 use crate::identity::{IdentityMetrics, Keeper, Own};
 use crate::metrics::Metrics;
 use crate::peers::Peers;
@@ -49,6 +51,8 @@ const HAND_OVER_WITHIN: Duration = Duration::from_secs(1);
 pub struct Addresses {
     /// QUIC for apps.
     pub clients: String,
+    /// HTTP for everybody else.
+    pub http: String,
     /// QUIC for peers.
     pub peers: String,
     /// HTTP for admins.
@@ -57,7 +61,8 @@ pub struct Addresses {
 
 /// The doors, bound before anything starts, so that a taken port is an error at once.
 struct Doors {
-    clients: Arc<dyn Listener>,
+    clients: Arc<QuicListener>,
+    http: TcpDoor,
     peers: Arc<dyn Listener>,
     admin: TcpListener,
     peer_dialer: Arc<dyn Dialer>,
@@ -134,18 +139,16 @@ async fn live(config: Config, doors_within: Duration, shutdown: Shutdown) -> any
         refusal,
         metrics: metrics.clone(),
     };
-    let gateway = Gateway::new(
-        config.node.clone(),
-        told_clients(&config, &addresses),
-        config.serving.clone(),
-        store.clone(),
-        workers,
-        active.clone(),
-        metrics,
-    )?;
+    let clients = told_clients(&config, &addresses);
+    let gateway = Gateway::new(&config, clients, store.clone(), workers, active.clone(), metrics)?;
+    let gateway = Arc::new(gateway);
+    let ready = readiness(&store, &active);
+    let http = Http::new(gateway.clone(), ready.clone(), HttpMetrics::new(&registry)?);
+    let http_doors = http::Doors { tcp: doors.http, quic: doors.clients.clone() };
+    let http = http::serve(http_doors, http, config.http.clone(), shutdown.clone())?;
     let commits = StoreCommits::follow(store.clone(), shutdown.clone());
     let admin = admin::router(Admin { store: store.clone(), report: report.clone(), token });
-    let admin = admin.merge(service::admin::router(registry, readiness(&store, &active)));
+    let admin = admin.merge(service::admin::router(registry, ready));
     let peers = Arc::new(Peers { store: store.clone(), folder });
     // Peers are served until the very end: the store shuts down over them.
     let peers_end = Shutdown::new();
@@ -159,7 +162,8 @@ async fn live(config: Config, doors_within: Duration, shutdown: Shutdown) -> any
     tasks.spawn(edge_uplink::tail(Arc::new(commits), leader, cloud, shutdown.clone()));
     tasks.spawn(bundles.run(shutdown.clone()));
     tasks.spawn(disk::end_when_it_recovers(store.clone(), config.dir.clone(), shutdown.clone()));
-    tasks.spawn(Arc::new(gateway).serve(doors.clients, shutdown.clone()));
+    tasks.spawn(http);
+    tasks.spawn(gateway.serve(doors.clients, shutdown.clone()));
     shutdown.cancelled().await;
     hand_over(&store).await;
     tasks.close();
@@ -240,6 +244,7 @@ async fn bind(config: &Config, own: &Own) -> anyhow::Result<Doors> {
         max_connections: config.clients.connections_max,
         max_bidi_streams: config.clients.streams_max,
         connection_age_max_ms: config.clients.connection_age_max_ms,
+        http3: true,
         ..Settings::clients()
     };
     let inside = Settings::peers();
@@ -248,14 +253,19 @@ async fn bind(config: &Config, own: &Own) -> anyhow::Result<Doors> {
         address.parse().with_context(|| format!("{address:?} is not an address such as 127.0.0.1:7443"))
     };
     let admin = TcpListener::bind(&config.admin.listen).await;
+    let clients =
+        QuicListener::bind(listen(&config.clients.listen)?, Door::Clients, credentials, trust, &clients)?;
+    let http = match config.http.listen.as_str() {
+        "" => clients.local_socket(),
+        address => listen(address)?,
+    };
+    let limits = Limits {
+        connections_max: config.http.connections_max,
+        handshake_timeout_ms: config.http.handshake_timeout_ms,
+    };
     Ok(Doors {
-        clients: Arc::new(QuicListener::bind(
-            listen(&config.clients.listen)?,
-            Door::Clients,
-            credentials,
-            trust,
-            &clients,
-        )?),
+        clients: Arc::new(clients),
+        http: TcpDoor::bind(http, credentials, http::ALPN, &limits)?,
         peers: Arc::new(QuicListener::bind(
             listen(&config.peers.listen)?,
             Door::Peers { pop },
@@ -273,6 +283,7 @@ fn publish_addresses(config: &Config, doors: &Doors) -> anyhow::Result<Addresses
     let peers = doors.peers.local_address();
     let addresses = Addresses {
         clients: doors.clients.local_address(),
+        http: doors.http.local_socket().to_string(),
         peers: if config.peers.public.is_empty() { peers } else { config.peers.public.clone() },
         admin: doors.admin.local_addr()?.to_string(),
     };

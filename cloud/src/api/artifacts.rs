@@ -13,11 +13,11 @@ use proto::bundle::ArtifactKind;
 use proto::control::ArtifactStored;
 use proto::{Code, Digest};
 use serde::Deserialize;
+use service::http::Query;
 use tokio::sync::Semaphore;
 
 use super::audit;
 use super::auth::Caller;
-use super::input::Query;
 use super::problem::ApiError;
 use crate::clock::now_ms;
 

@@ -5,9 +5,10 @@ use axum::Json;
 use axum::extract::State;
 use cloud_storage::{Change, Storage};
 use proto::control::AuditView;
+use service::http::Query;
 
 use super::auth::Caller;
-use super::input::{Limit, Query};
+use super::input::Limit;
 use super::problem::ApiError;
 use crate::clock::now_ms;
 

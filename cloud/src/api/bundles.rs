@@ -7,12 +7,13 @@ use cloud_storage::Storage;
 use proto::control::{BundleView, PublishBundle, SigningKey};
 use proto::{Code, Revision};
 use serde::Deserialize;
+use service::http::{Body, Path, Query};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use super::audit;
 use super::auth::Caller;
-use super::input::{Body, Limit, Path, Query};
+use super::input::Limit;
 use super::problem::ApiError;
 use crate::clock::now_ms;
 

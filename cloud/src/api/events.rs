@@ -7,8 +7,9 @@ use cloud_storage::{Filter, Storage};
 use proto::control::{EventCounts, EventView};
 use proto::{Code, TraceId};
 use serde::Deserialize;
+use service::http::Query;
 
-use super::input::{Query, limit_default};
+use super::input::limit_default;
 use super::problem::ApiError;
 
 /// Which events.

@@ -5,10 +5,10 @@ use axum::{Extension, Json};
 use cloud_storage::Storage;
 use proto::control::{EnrolNode, EnrolmentToken, RevokeNode, RevokedNode};
 use proto::{NodeId, PopId};
+use service::http::{Body, Path};
 
 use super::audit;
 use super::auth::Caller;
-use super::input::{Body, Path};
 use super::problem::ApiError;
 use crate::clock::now_ms;
 use crate::identities::Identities;

@@ -5,8 +5,8 @@ use axum::extract::State;
 use cloud_storage::Storage;
 use proto::control::PopView;
 use proto::{Code, PopId};
+use service::http::Path;
 
-use super::input::Path;
 use super::problem::ApiError;
 
 pub(super) async fn list(State(storage): State<Storage>) -> Result<Json<Vec<PopView>>, ApiError> {

@@ -6,10 +6,11 @@ use cloud_registry::Registry;
 use cloud_storage::Storage;
 use proto::Revision;
 use proto::control::{EndRollout, RolloutView};
+use service::http::{Body, Path, Query};
 
 use super::auth::Caller;
 use super::bundles::Changes;
-use super::input::{Body, Limit, Path, Query};
+use super::input::Limit;
 use super::problem::ApiError;
 use crate::clock::now_ms;
 

@@ -153,12 +153,7 @@ impl Deployment {
 
     fn add_ports(&mut self, node: NodeId) -> anyhow::Result<()> {
         let authority = Authority::open(&self.dir().join("pki"))?;
-        authority.issue_node(
-            self.pop_of(node),
-            node,
-            &["127.0.0.1".into()],
-            Validity::starting_now(self.lifetime()),
-        )?;
+        authority.issue_node(self.pop_of(node), node, &names(), Validity::starting_now(self.lifetime()))?;
         self.choose_ports(node)
     }
 
@@ -254,8 +249,7 @@ impl Deployment {
     /// Starts a node that has no certificate but a one-time token, made by the control API; it waits to be joined.
     pub async fn start_enrolling_node(&mut self, node: NodeId) -> anyhow::Result<EnrolmentToken> {
         anyhow::ensure!(!self.ports.contains_key(&node), "node {node} is there already");
-        let names = vec!["127.0.0.1".to_owned()];
-        let asked = EnrolNode { pop: self.pop.clone(), node, names, lifetime_s: None };
+        let asked = EnrolNode { pop: self.pop.clone(), node, names: names(), lifetime_s: None };
         let made = self.control()?.enrolment_token(&asked).await?;
         let dir = self.node_dir(node);
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -469,6 +463,11 @@ fn secret(path: &Path) -> anyhow::Result<String> {
 fn port_of(host: Option<IpAddr>) -> anyhow::Result<String> {
     let free: SocketAddr = free_port()?.parse()?;
     Ok(SocketAddr::new(host.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), free.port()).to_string())
+}
+
+/// What apps may call a node of this machine.
+fn names() -> Vec<String> {
+    vec!["127.0.0.1".to_owned(), "localhost".to_owned()]
 }
 
 /// Ports that listeners of local deployments get: below the range from which systems take the ports of outgoing

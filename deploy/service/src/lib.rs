@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod files;
+pub mod http;
 pub mod secrets;
 pub mod settings;
 pub mod shutdown;

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`quic`] | the real form: QUIC (RFC 9000) with TLS 1.3, mutual between nodes and towards the cloud |
 //! | [`memory`] | the seeded form for tests: latency, jitter, partitions and deaths that repeat |
+//! | [`tcp`] | TLS on TCP, for HTTP: not a link, but the same certificates |
 //! | [`pki`] | the deployment's own certificate authority and what it issues |
 //! | [`conformance`] | the promises of the seam as one suite, which both forms pass |
 
@@ -18,6 +19,8 @@ pub mod memory;
 pub mod pki;
 pub mod quic;
 mod stream;
+#[cfg(feature = "http")]
+pub mod tcp;
 
 pub use error::{LinkError, LinkErrorKind};
 pub use identity::{Identity, IdentityError, ZONE, edge_name};

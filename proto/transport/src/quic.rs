@@ -7,6 +7,7 @@
 //! and closes the connection when its last stream is done; so nothing in flight is lost.
 
 mod dialer;
+mod http3;
 mod link;
 mod listener;
 mod settings;
@@ -14,6 +15,9 @@ mod tls;
 mod verify;
 
 pub use dialer::QuicDialer;
+pub use http3::Http3Caller;
+#[cfg(feature = "http")]
+pub use http3::Http3Connection;
 pub(crate) use link::RawStream;
 pub use listener::{QuicListener, Stats};
 pub use settings::Settings;
@@ -37,4 +41,6 @@ enum CloseCode {
     DrainTimeout = 2,
     /// The certificate may not come through this door, or its identity was revoked.
     Forbidden = 3,
+    /// As HTTP/3 says that all is well (RFC 9114, 8.1).
+    Http3NoError = 0x100,
 }

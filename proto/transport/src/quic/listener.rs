@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::dialer::peer_certificate;
+use super::http3::{self, Http3Caller};
 use super::link::{QuicLink, Shared, connection_kind};
 use super::{CONTROL_ADMITTED, CONTROL_DRAIN, CloseCode, Settings, tls};
 use crate::error::{LinkError, LinkErrorKind};
@@ -32,6 +33,7 @@ pub struct QuicListener {
     endpoint: Endpoint,
     address: SocketAddr,
     ready: Mutex<mpsc::Receiver<Arc<dyn Link>>>,
+    http3: Mutex<mpsc::Receiver<Http3Caller>>,
     doorman: Arc<Doorman>,
 }
 
@@ -94,7 +96,8 @@ impl QuicListener {
         let server = tls::server(&door, credentials, trust, settings)?;
         let endpoint = tls::endpoint(address, Some(server), settings)?;
         let address = endpoint.local_addr().map_err(|e| LinkErrorKind::Io(Arc::new(e)))?;
-        let (sender, ready) = mpsc::channel(READY_LINKS_MAX);
+        let (links, ready) = mpsc::channel(READY_LINKS_MAX);
+        let (http3_callers, http3) = mpsc::channel(READY_LINKS_MAX);
         let doorman = Arc::new(Doorman {
             door,
             budget: FrameBudget::new(settings.frame_bytes_max),
@@ -109,13 +112,19 @@ impl QuicListener {
             retried: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         });
-        tokio::spawn(receive(endpoint.clone(), Arc::clone(&doorman), sender));
-        Ok(Self { endpoint, address, ready: Mutex::new(ready), doorman })
+        let hall = Hall { links, http3: http3_callers };
+        tokio::spawn(receive(endpoint.clone(), Arc::clone(&doorman), hall));
+        Ok(Self { endpoint, address, ready: Mutex::new(ready), http3: Mutex::new(http3), doorman })
     }
 
     /// The socket's address.
     pub fn local_socket(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The next caller who speaks HTTP/3, where [`Settings::http3`] lets them in; `None` once the listener ends.
+    pub async fn accept_http3(&self) -> Option<Http3Caller> {
+        self.http3.lock().await.recv().await
     }
 
     /// What was counted so far.
@@ -180,7 +189,7 @@ impl Drop for QuicListener {
 }
 
 /// Takes connection attempts until shutdown; each gets a task of its own, so that a slow one delays nobody.
-async fn receive(endpoint: Endpoint, doorman: Arc<Doorman>, ready: mpsc::Sender<Arc<dyn Link>>) {
+async fn receive(endpoint: Endpoint, doorman: Arc<Doorman>, hall: Hall) {
     loop {
         let incoming = tokio::select! {
             incoming = endpoint.accept() => incoming,
@@ -188,8 +197,28 @@ async fn receive(endpoint: Endpoint, doorman: Arc<Doorman>, ready: mpsc::Sender<
         };
         let Some(incoming) = incoming else { return };
         let Some((incoming, permits)) = doorman.screen(incoming) else { continue };
-        let serving = serve(Arc::clone(&doorman), incoming, permits, ready.clone());
+        let serving = serve(Arc::clone(&doorman), incoming, permits, hall.clone());
         doorman.tasks.spawn(serving);
+    }
+}
+
+/// Where those who were admitted wait to be accepted.
+#[derive(Debug, Clone)]
+struct Hall {
+    links: mpsc::Sender<Arc<dyn Link>>,
+    http3: mpsc::Sender<Http3Caller>,
+}
+
+impl Hall {
+    /// False: nobody accepts any more.
+    async fn enter(self, shared: &Arc<Shared>, http3: Option<&CancellationToken>) -> bool {
+        match http3 {
+            Some(ending) => self.http3.send(Http3Caller::new(shared, ending)).await.is_ok(),
+            None => {
+                let link: Arc<dyn Link> = Arc::new(QuicLink(Arc::clone(shared)));
+                self.links.send(link).await.is_ok()
+            }
+        }
     }
 }
 
@@ -261,6 +290,10 @@ impl Doorman {
         Ok(Some(control))
     }
 
+    fn drain_max(&self) -> Duration {
+        Duration::from_millis(self.settings.drain_ms)
+    }
+
     /// The maximum age, less up to a tenth.
     fn age_max(&self) -> Duration {
         let age_ms = self.settings.connection_age_max_ms;
@@ -271,12 +304,7 @@ impl Doorman {
 }
 
 /// The life of one connection.
-async fn serve(
-    doorman: Arc<Doorman>,
-    incoming: Incoming,
-    permits: Permits,
-    ready: mpsc::Sender<Arc<dyn Link>>,
-) {
+async fn serve(doorman: Arc<Doorman>, incoming: Incoming, permits: Permits, hall: Hall) {
     let address = incoming.remote_address();
     let handshake_max = Duration::from_millis(doorman.settings.handshake_timeout_ms);
     let admitted = tokio::time::timeout(handshake_max, doorman.admit(incoming)).await;
@@ -291,7 +319,7 @@ async fn serve(
     let Permits { connection: _connection, handshake } = permits;
     drop(handshake);
     tokio::select! {
-        () = live(&doorman, &shared, control, ready) => {}
+        () = live(&doorman, &shared, control, hall) => {}
         () = doorman.revoked.until(shared.remote.identity.as_ref()) => {
             tracing::warn!(%address, identity = ?shared.remote.identity, "revoked: the connection is closed");
             shared.close(CloseCode::Forbidden, "this identity was revoked");
@@ -300,23 +328,17 @@ async fn serve(
 }
 
 /// From the admission on: hands the link over, and winds it down at its time.
-async fn live(
-    doorman: &Doorman,
-    shared: &Arc<Shared>,
-    control: Option<SendStream>,
-    ready: mpsc::Sender<Arc<dyn Link>>,
-) {
-    let link: Arc<dyn Link> = Arc::new(QuicLink(Arc::clone(shared)));
+async fn live(doorman: &Doorman, shared: &Arc<Shared>, control: Option<SendStream>, hall: Hall) {
+    let http3 = http3::spoken(&shared.connection).then(CancellationToken::new);
     tokio::select! {
-        sent = ready.send(link) => if sent.is_err() {
+        // While anybody holds a hall, `accept` waits for more: entering ends this one.
+        entered = hall.enter(shared, http3.as_ref()) => if !entered {
             return shared.close(CloseCode::Normal, "nobody accepts links any more");
         },
         () = doorman.shutdown.cancelled() => {
             return shared.close(CloseCode::Normal, "shutting down");
         }
     }
-    // While anybody holds a sender, `accept` waits for more.
-    drop(ready);
     doorman.admitted.fetch_add(1, Ordering::Relaxed);
     let reason = tokio::select! {
         _ = shared.connection.closed() => return,
@@ -324,7 +346,17 @@ async fn live(
         () = doorman.shutdown.cancelled() => "shutting down",
         () = shared.released.cancelled() => "let go",
     };
-    wind_down(doorman, shared, control, reason).await;
+    match http3 {
+        None => wind_down(doorman, shared, control, reason).await,
+        Some(ending) => {
+            // Whoever serves it sends GOAWAY, and lets go.
+            ending.cancel();
+            let drained = tokio::time::timeout(doorman.drain_max(), shared.connection.closed()).await;
+            if drained.is_err() {
+                shared.close(CloseCode::Http3NoError, reason);
+            }
+        }
+    }
 }
 
 /// Asks the dialer to open no more streams, and gives those in flight their time.
@@ -342,8 +374,7 @@ async fn wind_down(doorman: &Doorman, shared: &Shared, control: Option<SendStrea
         let _control = asked.await;
         shared.connection.closed().await;
     };
-    let drain_max = Duration::from_millis(doorman.settings.drain_ms);
-    if tokio::time::timeout(drain_max, orderly).await.is_err() {
+    if tokio::time::timeout(doorman.drain_max(), orderly).await.is_err() {
         shared.close(CloseCode::DrainTimeout, reason);
     }
 }

@@ -7,6 +7,10 @@ use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig
 
 use crate::error::LinkErrorKind;
 
+/// What datagrams that nobody reads may hold on one connection.
+const DATAGRAM_BUFFER_BYTES: usize = 4 * KIB;
+/// Unidirectional streams of an HTTP/3 client: its control stream and two of QPACK (RFC 9114, 6.2), the rest for WebTransport.
+pub(super) const HTTP3_UNI_STREAMS_MAX: u32 = 3 + 16;
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
@@ -43,6 +47,8 @@ pub struct Settings {
     /// Packets that are acknowledged together. 2: as RFC 9000, 13.2.2, has it; more where the other side knows the extension
     /// (draft-ietf-quic-ack-frequency).
     pub acknowledge_every: u32,
+    /// Whether HTTP/3 is spoken here too (RFC 9114), told apart by ALPN: [`super::QuicListener::accept_http3`]. Listeners only.
+    pub http3: bool,
     /// Buffers of the UDP socket, each direction. The system may grant less (`net.core.rmem_max`).
     pub socket_buffer_bytes: usize,
 }
@@ -67,6 +73,7 @@ impl Settings {
             // What Ethernet carries over IPv6.
             datagram_bytes_max: 1_452,
             acknowledge_every: 2,
+            http3: false,
             socket_buffer_bytes: 4 * MIB,
         }
     }
@@ -91,6 +98,7 @@ impl Settings {
             // woken for an acknowledgement before the answer.
             datagram_bytes_max: 4_096,
             acknowledge_every: 8,
+            http3: false,
             socket_buffer_bytes: 4 * MIB,
         }
     }
@@ -127,7 +135,8 @@ impl Settings {
         }
     }
 
-    /// quinn's form. `max_uni_streams`: 1 for a dialer, which takes the listener's control stream; 0 for a listener.
+    /// quinn's form. `max_uni_streams`: 1 for a dialer, which takes the listener's control stream; 0 for a listener,
+    /// which takes none but those of HTTP/3.
     pub(super) fn transport(&self, max_uni_streams: u32) -> Result<Arc<TransportConfig>, LinkErrorKind> {
         let idle = IdleTimeout::try_from(Duration::from_millis(self.idle_timeout_ms))
             .map_err(|_| LinkErrorKind::Settings("idle_timeout_ms is too large".into()))?;
@@ -147,8 +156,8 @@ impl Settings {
             .stream_receive_window(VarInt::from_u32(self.stream_window_bytes))
             .receive_window(VarInt::from_u32(self.connection_window_bytes))
             .send_window(u64::from(self.send_window_bytes))
-            // We send no datagrams, so we take none.
-            .datagram_receive_buffer_size(None);
+            // We send no datagrams, so we take none; but browsers want to be offered them before they begin a WebTransport session.
+            .datagram_receive_buffer_size(self.http3.then_some(DATAGRAM_BUFFER_BYTES));
         Ok(Arc::new(transport))
     }
 }

@@ -11,6 +11,8 @@ use rustls::server::NoServerSessionStorage;
 use rustls::version::TLS13;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::http3::ALPN_HTTP3;
+use super::settings::HTTP3_UNI_STREAMS_MAX;
 use super::{Settings, verify};
 use crate::error::LinkErrorKind;
 use crate::link::Door;
@@ -36,11 +38,16 @@ pub(super) fn server(
     };
     let mut config = builder.with_cert_resolver(Arc::new(credentials.clone()));
     config.alpn_protocols = vec![door.alpn().to_vec()];
+    if settings.http3 {
+        config.alpn_protocols.push(ALPN_HTTP3.to_vec());
+    }
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     let mut server = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(config).map_err(tls)?));
-    server.transport_config(settings.transport(0)?).max_incoming(settings.max_incoming);
+    server
+        .transport_config(settings.transport(if settings.http3 { HTTP3_UNI_STREAMS_MAX } else { 0 })?)
+        .max_incoming(settings.max_incoming);
     Ok(server)
 }
 

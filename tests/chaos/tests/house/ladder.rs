@@ -26,7 +26,7 @@ const ALLOWED: &[(&str, &str, &[&str])] = &[
     ("cloud-registry", "cloud/registry", &["proto", "inference", "cloud-storage"]),
     ("cloud", "cloud", &["proto", "transport", "inference", "cloud-storage", "cloud-registry", "service"]),
     ("client-sdk", "client-sdk", &["proto", "transport"]),
-    ("service", "deploy/service", &[]),
+    ("service", "deploy/service", &["proto"]),
     ("rockpool", "deploy/cli", &["proto", "transport", "dataset", "client-sdk", "service"]),
     ("workspace-hack", "deploy/workspace-hack", &[]),
     (
@@ -51,6 +51,8 @@ const KEPT_APART: &[(&str, &str)] = &[
     ("quinn", "transport"),
     ("quinn-proto", "transport"),
     ("rustls", "transport"),
+    ("tokio-rustls", "transport"),
+    ("h3-quinn", "transport"),
     ("rcgen", "transport"),
     ("x509-parser", "transport"),
     ("ort", "inference"),

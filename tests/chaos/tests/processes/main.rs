@@ -5,9 +5,11 @@
 
 mod bundles;
 mod chaos;
+mod clients;
 mod doors;
 mod faults;
 mod frames;
+mod http;
 mod identity;
 mod members;
 mod plane;

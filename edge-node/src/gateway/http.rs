@@ -1,0 +1,172 @@
+//! The HTTP door: HTTP/1.1 and HTTP/2 over TLS, HTTP/3 and WebTransport, JSON in the field's forms, for browsers, servers and tools. What it speaks is in
+//! `openapi.json`, which is served, and which a test holds against [`routes`]. It translates to [`proto::client`] and back; what is
+//! asked is answered where the SDK's questions are.
+//!
+//! | module | what |
+//! |---|---|
+//! | `server` | connections of HTTP/1.1 and 2: how many, how long, how they end |
+//! | `http3`, `webtransport` | the same over QUIC, at the SDK's port |
+//! | `guard` | what stands before every route: request id, trace, time limit, metrics |
+//! | `origins` | whose pages may ask |
+//! | `auth` | app keys, wherever a client can put them |
+//! | `recommend`, `events` | our own forms |
+//! | `segment` | the HTTP tracking API of Segment: apps that speak it change their host, and no more |
+
+mod auth;
+mod events;
+mod guard;
+mod http3;
+mod origins;
+mod recommend;
+mod segment;
+mod server;
+mod time;
+mod visitor;
+mod webtransport;
+
+use std::sync::Arc;
+
+use axum::extract::{DefaultBodyLimit, FromRef, State};
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, connect, get, post};
+use axum::{Extension, Router, middleware};
+use proto::client::{Ask, ClientReply, ClientRequest};
+use proto::{Code, ErrorReply};
+use service::admin::Readiness;
+use service::http::Refusal;
+use tokio_util::sync::CancellationToken;
+use tower_http::compression::CompressionLayer;
+use tower_http::decompression::RequestDecompressionLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
+use transport::quic::QuicListener;
+use transport::tcp::TcpDoor;
+
+use super::Gateway;
+use crate::config::HttpConfig;
+use guard::Trace;
+use origins::Origins;
+
+pub use guard::HttpMetrics;
+pub use server::ALPN;
+
+/// The description of the API (OpenAPI 3.1).
+pub const OPENAPI: &str = include_str!("../../openapi.json");
+/// Largest body of a request that is no batch, in bytes.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// What handlers are made of.
+#[derive(Clone, FromRef)]
+pub struct Http {
+    gateway: Arc<Gateway>,
+    ready: Readiness,
+    metrics: HttpMetrics,
+}
+
+impl Http {
+    /// Puts the parts together.
+    pub fn new(gateway: Arc<Gateway>, ready: Readiness, metrics: HttpMetrics) -> Self {
+        Self { gateway, ready, metrics }
+    }
+}
+
+/// Where it is served.
+pub struct Doors {
+    /// HTTP/1.1 and 2.
+    pub tcp: TcpDoor,
+    /// HTTP/3, beside what the SDK speaks.
+    pub quic: Arc<QuicListener>,
+}
+
+/// Serves until shutdown, and until what is in flight is answered.
+///
+/// # Errors
+/// Where the settings cannot work.
+pub fn serve(
+    doors: Doors,
+    http: Http,
+    config: HttpConfig,
+    shutdown: CancellationToken,
+) -> anyhow::Result<impl Future<Output = ()> + Send> {
+    let metrics = http.metrics.clone();
+    let router = router(http, &config)?;
+    let udp_port = match config.http3_port {
+        0 => doors.quic.local_socket().port(),
+        port => port,
+    };
+    let over_tcp = advertising(router.clone(), udp_port);
+    Ok(async move {
+        let over_quic = http3::serve(doors.quic, router, metrics.clone());
+        let over_tcp = server::serve(doors.tcp, over_tcp, config, metrics, shutdown);
+        tokio::join!(over_quic, over_tcp);
+    })
+}
+
+/// Every route.
+fn routes() -> Vec<(&'static str, MethodRouter<Http>)> {
+    let batch = DefaultBodyLimit::max(segment::BATCH_BYTES_MAX);
+    let mut routes = vec![
+        ("/healthz", get(|| async { "ok\n" })),
+        ("/readyz", get(readyz)),
+        ("/openapi.json", get(openapi)),
+        ("/v1/recommend", post(recommend::recommend)),
+        ("/v1/events", post(events::track).layer(batch)),
+        ("/v1/batch", post(segment::batch).layer(batch)),
+        ("/v1/session", connect(webtransport::open)),
+    ];
+    routes.extend(segment::KINDS.iter().map(|(path, _)| (*path, post(segment::one))));
+    routes
+}
+
+/// All routes with what stands before them.
+fn router(http: Http, config: &HttpConfig) -> anyhow::Result<Router> {
+    let origins = Origins::new(&config.cors_origins)?;
+    let mut router = Router::new();
+    for (path, handler) in routes() {
+        router = router.route(path, handler);
+    }
+    Ok(router
+        .fallback(|| async { Refusal::new(Code::NotFound, "no such path; see /openapi.json") })
+        .method_not_allowed_fallback(|| async { Refusal::method_not_allowed() })
+        .layer(RequestDecompressionLayer::new())
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(CompressionLayer::new())
+        .layer(origins.cors())
+        .layer(Extension(origins))
+        .layer(middleware::from_fn_with_state(http.metrics.clone(), guard::watch))
+        .with_state(http))
+}
+
+/// Tells those who come over TCP that the same is served over HTTP/3, at this UDP port (RFC 7838).
+fn advertising(router: Router, udp_port: u16) -> Router {
+    let value = format!("h3=\":{udp_port}\"; ma={}", 24 * 60 * 60);
+    let value = HeaderValue::try_from(value).expect("digits and ASCII");
+    router.layer(SetResponseHeaderLayer::overriding(header::ALT_SVC, value))
+}
+
+/// Asks what the SDK would have asked.
+async fn ask(gateway: &Gateway, trace: Trace, deadline_ms: u32, ask: Ask) -> Result<ClientReply, Refusal> {
+    match gateway.answer(ClientRequest { trace: trace.id, deadline_ms, ask }).await {
+        ClientReply::Error(reply) => Err(reply.into()),
+        reply => Ok(reply),
+    }
+}
+
+/// A reply of another kind than the question.
+fn unexpected(reply: &ClientReply) -> Refusal {
+    ErrorReply::new(Code::Internal, format!("a reply of another kind: {reply:?}")).into()
+}
+
+async fn readyz(State(ready): State<Readiness>) -> Response {
+    match ready() {
+        Ok(()) => "ready\n".into_response(),
+        Err(reason) => Refusal::new(Code::NotReady, reason).into_response(),
+    }
+}
+
+async fn openapi() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "max-age=3600")], OPENAPI)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! What stands before every route: a request id, the trace, a time limit, metrics.
+
+use std::convert::Infallible;
+use std::time::{Duration, Instant, SystemTime};
+
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
+use proto::{Code, TraceId};
+use service::http::{REQUEST_ID, Refusal, known_method, request_id};
+use tracing::Instrument;
+
+use crate::clock;
+
+/// How long a request may take, its body included: the longest deadline, and as long again.
+pub(super) const REQUEST_WITHIN: Duration = Duration::from_secs(20);
+
+/// What the door counts.
+#[derive(Debug, Clone)]
+pub struct HttpMetrics {
+    requests: IntCounterVec,
+    seconds: HistogramVec,
+    /// Connections now.
+    pub connections: IntGauge,
+}
+
+impl HttpMetrics {
+    /// Registers them.
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let requests =
+            Opts::new("rockpool_http_requests_total", "Requests over HTTP, by method, route and status");
+        let requests = IntCounterVec::new(requests, &["method", "route", "status"])?;
+        let seconds =
+            HistogramOpts::new("rockpool_http_request_seconds", "Time to answer over HTTP, by route")
+                .buckets(prometheus::exponential_buckets(0.0005, 2.0, 15)?);
+        let seconds = HistogramVec::new(seconds, &["route"])?;
+        let connections = IntGauge::new("rockpool_http_connections", "Connections over HTTP now")?;
+        registry.register(Box::new(requests.clone()))?;
+        registry.register(Box::new(seconds.clone()))?;
+        registry.register(Box::new(connections.clone()))?;
+        Ok(Self { requests, seconds, connections })
+    }
+}
+
+/// Watches over one request.
+pub(super) async fn watch(State(metrics): State<HttpMetrics>, mut request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let id = request_id(request.headers());
+    let trace = Trace::of(request.headers());
+    request.extensions_mut().insert(trace);
+    let method = known_method(request.method());
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let span = tracing::debug_span!("http", request_id = id.to_str().unwrap_or_default(), trace_id = %trace.id, method, route);
+    let answered = tokio::time::timeout(REQUEST_WITHIN, next.run(request).instrument(span)).await;
+    let mut response = answered.unwrap_or_else(|_| {
+        let detail = format!("not done within {} s; whether it will be is unknown", REQUEST_WITHIN.as_secs());
+        Refusal::new(Code::DeadlineExceeded, detail).into_response()
+    });
+    let status = response.status();
+    metrics.requests.with_label_values(&[method, &route, status.as_str()]).inc();
+    metrics.seconds.with_label_values(&[&route]).observe(begun.elapsed().as_secs_f64());
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, id);
+    // Answers are about one visitor at one moment.
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Now, as HTTP says it.
+pub(super) fn date() -> HeaderValue {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(clock::now_ms());
+    HeaderValue::try_from(httpdate::fmt_http_date(now)).expect("a date is ASCII")
+}
+
+/// The trace that a request belongs to: the caller's (<https://www.w3.org/TR/trace-context/>), or a new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Trace {
+    pub(super) id: TraceId,
+}
+
+impl Trace {
+    fn of(headers: &HeaderMap) -> Self {
+        let parent = headers.get("traceparent").and_then(|value| value.to_str().ok());
+        let id = parent.and_then(trace_id).unwrap_or_else(|| TraceId(uuid::Uuid::now_v7().as_u128()));
+        Self { id }
+    }
+}
+
+/// Version 00, or what a later version must begin with.
+fn trace_id(parent: &str) -> Option<TraceId> {
+    let hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let mut fields = parent.split('-');
+    let (version, trace, span, flags) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+    let lengths = [version.len(), trace.len(), span.len(), flags.len()] == [2, 32, 16, 2];
+    let sound = lengths && [version, trace, span, flags].into_iter().all(hex);
+    if !sound
+        || version == "ff"
+        || (version == "00" && fields.next().is_some())
+        || span.bytes().all(|b| b == b'0')
+    {
+        return None;
+    }
+    u128::from_str_radix(trace, 16).ok().filter(|id| *id != 0).map(TraceId)
+}
+
+impl<S: Sync> FromRequestParts<S> for Trace {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get::<Trace>().copied().unwrap_or_else(|| Trace::of(&parts.headers)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Examples of the specification, and what it says of others.
+    #[test]
+    fn a_traceparent_is_read_as_the_specification_says() {
+        let trace = "0af7651916cd43dd8448eb211c80319c";
+        let whole = Some(TraceId(0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c));
+        assert_eq!(trace_id(&format!("00-{trace}-b7ad6b7169203331-01")), whole);
+        assert_eq!(trace_id(&format!("cc-{trace}-b7ad6b7169203331-01-what-the-future-holds")), whole);
+        for wrong in [
+            format!("00-{trace}-b7ad6b7169203331-01-more"),
+            format!("ff-{trace}-b7ad6b7169203331-01"),
+            format!("00-{}-b7ad6b7169203331-01", trace.to_uppercase()),
+            format!("00-{}-b7ad6b7169203331-01", "0".repeat(32)),
+            format!("00-{trace}-{}-01", "0".repeat(16)),
+            format!("00-{trace}"),
+            String::new(),
+        ] {
+            assert_eq!(trace_id(&wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! HTTP/3 (RFC 9114): connections at the SDK's port that said `h3` in their handshake. What they ask goes the way of HTTP/1.1
+//! and 2; streams of WebTransport are told apart here.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderValue, Request, Response, header};
+use bytes::Buf as _;
+use h3::error::{Code, ConnectionError, StreamError};
+use h3::ext::Protocol;
+use h3::frame::FrameStream;
+use h3::proto::frame::Frame;
+use h3::quic::{BidiStream, OpenStreams};
+use h3::server::{Connection, RequestResolver, RequestStream};
+use h3::stream::BufRecvStream;
+use h3::webtransport::SessionId;
+use http_body::{Body as _, Frame as BodyFrame, SizeHint};
+use http_body_util::BodyExt as _;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
+use transport::quic::{Http3Caller, Http3Connection, QuicListener};
+
+use super::server::{HEAD_WITHIN, HEADERS_BYTES_MAX};
+use super::webtransport::{self, SESSIONS_MAX, Sessions};
+use super::{HttpMetrics, guard};
+
+/// A stream both ways.
+pub(super) type Both = <Http3Connection as OpenStreams<Bytes>>::BidiStream;
+/// A stream that the caller writes.
+pub(super) type Incoming = <Both as BidiStream<Bytes>>::RecvStream;
+/// Requests that may still be on their way when GOAWAY is sent: they are answered.
+const LATE_REQUESTS_MAX: usize = 256;
+/// How long a connection that is to end, and has nothing in flight, is kept for what is still on its way.
+const LINGER: Duration = Duration::from_secs(1);
+/// How long a caller may take to take a part of an answer.
+const TAKEN_WITHIN: Duration = Duration::from_secs(20);
+
+/// Serves until the listener ends.
+pub(super) async fn serve(listener: Arc<QuicListener>, router: Router, metrics: HttpMetrics) {
+    let connections = TaskTracker::new();
+    while let Some(caller) = listener.accept_http3().await {
+        let (router, gauge) = (router.clone(), metrics.connections.clone());
+        connections.spawn(async move {
+            gauge.inc();
+            if let Err(error) = converse(&caller, router).await {
+                tracing::debug!(address = caller.address(), %error, "a connection of HTTP/3 ended");
+            }
+            gauge.dec();
+        });
+    }
+    connections.close();
+    connections.wait().await;
+}
+
+/// What the streams of one connection share.
+pub(super) struct Talk {
+    pub(super) router: Router,
+    pub(super) sessions: Sessions,
+    requests: TaskTracker,
+}
+
+/// What a caller began.
+enum Arrival {
+    Stream(Both),
+    OneWay(SessionId, BufRecvStream<Incoming, Bytes>),
+}
+
+/// One connection: until the caller ends it, or it is to end.
+async fn converse(caller: &Http3Caller, router: Router) -> Result<(), ConnectionError> {
+    let mut connection = h3::server::builder()
+        .max_field_section_size(HEADERS_BYTES_MAX as u64)
+        .enable_extended_connect(true)
+        .enable_webtransport(true)
+        .max_webtransport_sessions(SESSIONS_MAX as u64)
+        // Nobody reads them, but browsers begin no session without.
+        .enable_datagram(true)
+        .build(caller.connection())
+        .await?;
+    let talk = Arc::new(Talk { router, sessions: Sessions::new(), requests: TaskTracker::new() });
+    let mut told = false;
+    loop {
+        let all_answered = async {
+            talk.requests.wait().await;
+            tokio::time::sleep(LINGER).await;
+        };
+        tokio::select! {
+            arrival = poll_fn(|cx| poll_arrival(&mut connection, cx)) => match arrival? {
+                None => return Ok(()),
+                Some(Arrival::Stream(stream)) => {
+                    let resolver = connection.create_resolver(FrameStream::new(BufRecvStream::new(stream)));
+                    // Said once a connection, to keep others from relying on what is reserved (RFC 9114, 7.2.8).
+                    connection.inner.send_grease_frame = false;
+                    talk.requests.spawn(told_apart(resolver, Arc::clone(&talk)));
+                }
+                Some(Arrival::OneWay(session, stream)) => {
+                    talk.requests.spawn(webtransport::one_way(stream, session, Arc::clone(&talk)));
+                }
+            },
+            () = caller.ending().cancelled(), if !told => {
+                told = true;
+                connection.shutdown(LATE_REQUESTS_MAX).await?;
+                talk.requests.close();
+            }
+            () = all_answered, if told => return Ok(()),
+        }
+    }
+}
+
+fn poll_arrival(
+    connection: &mut Connection<Http3Connection, Bytes>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Option<Arrival>, ConnectionError>> {
+    let arrived = connection.poll_accept_request_stream(cx)?;
+    let stream = match arrived {
+        Poll::Ready(Some(stream)) => stream,
+        Poll::Ready(None) => return Poll::Ready(Ok(None)),
+        // Streams one way are taken in on the way; whoever looks comes back until there is nothing of either.
+        Poll::Pending => {
+            let one_way = connection.inner.accepted_streams_mut().wt_uni_streams.pop();
+            let (session, stream) = ready!(one_way.map_or(Poll::Pending, Poll::Ready));
+            return Poll::Ready(Ok(Some(Arrival::OneWay(session, stream))));
+        }
+    };
+    Poll::Ready(Ok(Some(Arrival::Stream(stream))))
+}
+
+/// One stream: its first frame says what it is.
+async fn told_apart(mut resolver: RequestResolver<Http3Connection, Bytes>, talk: Arc<Talk>) {
+    let first = poll_fn(|cx| resolver.frame_stream.poll_next(cx));
+    let Ok(first) = tokio::time::timeout(HEAD_WITHIN, first).await else { return };
+    if let Ok(Some(Frame::WebTransportStream(session))) = first {
+        return webtransport::both_ways(resolver.frame_stream.into_inner(), session, talk).await;
+    }
+    let answered = async {
+        let (request, stream) = resolver.accept_with_frame(first)?.resolve().await?;
+        match request.extensions().get::<Protocol>() {
+            Some(&Protocol::WEB_TRANSPORT) => webtransport::session(request, stream, &talk).await,
+            _ => answer(request, stream, talk.router.clone()).await,
+        }
+    };
+    if let Err(error) = answered.await {
+        tracing::debug!(%error, "a request over HTTP/3 was not answered");
+    }
+}
+
+async fn answer(
+    request: Request<()>,
+    stream: RequestStream<Both, Bytes>,
+    router: Router,
+) -> Result<(), StreamError> {
+    let (mut stream, incoming) = stream.split();
+    let request = request.map(|()| Body::new(RequestBody { stream: incoming, ended: false }));
+    let (head, mut body) = heard(router, request).await.into_parts();
+    stream.send_response(Response::from_parts(head, ())).await?;
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else {
+            stream.stop_stream(Code::H3_INTERNAL_ERROR);
+            return Ok(());
+        };
+        let sent = match frame.into_data() {
+            Ok(data) => tokio::time::timeout(TAKEN_WITHIN, stream.send_data(data)).await,
+            Err(frame) => match frame.into_trailers() {
+                Ok(trailers) => tokio::time::timeout(TAKEN_WITHIN, stream.send_trailers(trailers)).await,
+                Err(_) => continue,
+            },
+        };
+        let Ok(sent) = sent else {
+            stream.stop_stream(Code::H3_REQUEST_CANCELLED);
+            return Ok(());
+        };
+        sent?;
+    }
+    stream.finish().await
+}
+
+/// What the routes say, with the headers that hyper adds to HTTP/1.1 and 2.
+pub(super) async fn heard(router: Router, request: Request<Body>) -> Response<Body> {
+    let said: Result<_, Infallible> = router.oneshot(request).await;
+    let Ok(mut response) = said;
+    let len = response.body().size_hint().exact();
+    let headers = response.headers_mut();
+    if let Some(len) = len {
+        headers.entry(header::CONTENT_LENGTH).or_insert(HeaderValue::from(len));
+    }
+    headers.entry(header::DATE).or_insert_with(guard::date);
+    response
+}
+
+/// The body of a request.
+struct RequestBody {
+    stream: RequestStream<Incoming, Bytes>,
+    ended: bool,
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = StreamError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<BodyFrame<Bytes>, StreamError>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let data = ready!(self.stream.poll_recv_data(cx))?;
+        let data = data.map(|mut data| data.copy_to_bytes(data.remaining()));
+        self.ended = data.is_none();
+        Poll::Ready(data.map(|data| Ok(BodyFrame::data(data))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if !self.ended {
+            // An answer that needs no more of the request is no error (RFC 9114, 4.1).
+            self.stream.stop_sending(Code::H3_NO_ERROR);
+        }
+    }
+}

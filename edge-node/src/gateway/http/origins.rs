@@ -1,0 +1,47 @@
+//! Whose pages may ask. Nothing here rests on cookies, so credentials are of no use to anybody.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::{HeaderValue, header};
+use tower_http::cors::{Any, CorsLayer};
+
+/// How long a browser may remember that it may ask.
+const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Some origins, or all.
+#[derive(Debug, Clone)]
+pub(super) struct Origins(Option<Arc<[HeaderValue]>>);
+
+impl Origins {
+    pub(super) fn new(origins: &[String]) -> anyhow::Result<Self> {
+        if origins.iter().any(|origin| origin == "*") {
+            return Ok(Self(None));
+        }
+        let origin = |origin: &String| {
+            let value = HeaderValue::from_str(origin).ok().filter(|_| origin.contains("://"));
+            value.ok_or_else(|| {
+                anyhow::anyhow!("http.cors_origins: {origin:?} is no origin such as https://shop.example")
+            })
+        };
+        Ok(Self(Some(origins.iter().map(origin).collect::<anyhow::Result<_>>()?)))
+    }
+
+    /// What a browser asks before a page may (the Fetch standard, CORS protocol).
+    pub(super) fn cors(&self) -> CorsLayer {
+        let cors = CorsLayer::new()
+            .allow_methods(Any)
+            .allow_headers(Any)
+            .expose_headers([service::http::REQUEST_ID, header::RETRY_AFTER])
+            .max_age(REMEMBERED);
+        match &self.0 {
+            None => cors.allow_origin(Any),
+            Some(origins) => cors.allow_origin(origins.to_vec()),
+        }
+    }
+
+    /// Where no such question comes before: WebTransport.
+    pub(super) fn may_ask(&self, origin: &HeaderValue) -> bool {
+        self.0.as_ref().is_none_or(|origins| origins.contains(origin))
+    }
+}

@@ -1,0 +1,122 @@
+//! The HTTP tracking API of Segment (its public specification, "HTTP Tracking API Source"): `identify`, `track`, `page`, `screen`,
+//! `group`, `alias`, and `batch` of them. `messageId` makes a message count once; clocks are corrected by `sentAt`. Any content type
+//! is taken for JSON, as its browser library sends text.
+
+mod flat;
+mod message;
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{MatchedPath, State};
+use proto::{Code, ErrorReply, Event};
+use serde::{Deserialize, Serialize};
+use service::http::Refusal;
+
+use super::auth::Presented;
+use super::events::{read, send};
+use super::guard::Trace;
+use crate::clock;
+use crate::gateway::Gateway;
+use message::{Kind, Message, Received};
+
+/// Largest message, in bytes, as Segment has it.
+const MESSAGE_BYTES_MAX: usize = 32 * 1024;
+/// Largest batch, in bytes, as Segment has it.
+pub(super) const BATCH_BYTES_MAX: usize = 500 * 1024;
+/// Most messages of a batch, as Segment has it.
+const BATCH_LEN_MAX: usize = 2_500;
+
+/// Routes of one message; the short ones are those of Segment's browser library.
+pub(super) const KINDS: [(&str, Kind); 12] = [
+    ("/v1/identify", Kind::Identify),
+    ("/v1/i", Kind::Identify),
+    ("/v1/track", Kind::Track),
+    ("/v1/t", Kind::Track),
+    ("/v1/page", Kind::Page),
+    ("/v1/p", Kind::Page),
+    ("/v1/screen", Kind::Screen),
+    ("/v1/s", Kind::Screen),
+    ("/v1/group", Kind::Group),
+    ("/v1/g", Kind::Group),
+    ("/v1/alias", Kind::Alias),
+    ("/v1/a", Kind::Alias),
+];
+
+/// What a body says of itself.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Envelope {
+    write_key: Option<String>,
+    sent_at: Option<String>,
+}
+
+/// Many messages.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Batch {
+    batch: Vec<Message>,
+    #[serde(flatten)]
+    envelope: Envelope,
+}
+
+/// What Segment's clients wait for.
+#[derive(Debug, Serialize)]
+pub(super) struct Done {
+    success: bool,
+}
+
+pub(super) async fn one(
+    State(gateway): State<Arc<Gateway>>,
+    trace: Trace,
+    path: MatchedPath,
+    presented: Presented,
+    body: Bytes,
+) -> Result<Json<Done>, Refusal> {
+    let envelope: Envelope = read(&body)?;
+    presented.known(&gateway, envelope.write_key)?;
+    small(body.len())?;
+    let kind = KINDS.iter().find(|(known, _)| *known == path.as_str()).map(|(_, kind)| *kind);
+    let mut message: Message = read(&body)?;
+    message.kind = kind.or(message.kind);
+    let received = Received { at_ms: clock::now_ms(), sent_at: envelope.sent_at, trace: trace.id };
+    take(&gateway, trace, message.events(&received)?).await
+}
+
+pub(super) async fn batch(
+    State(gateway): State<Arc<Gateway>>,
+    trace: Trace,
+    presented: Presented,
+    body: Bytes,
+) -> Result<Json<Done>, Refusal> {
+    let Batch { batch, envelope } = read(&body)?;
+    presented.known(&gateway, envelope.write_key)?;
+    if batch.len() > BATCH_LEN_MAX {
+        let message = format!("a batch has at most {BATCH_LEN_MAX} messages, not {}", batch.len());
+        return Err(Refusal::new(Code::TooLarge, message));
+    }
+    let received = Received { at_ms: clock::now_ms(), sent_at: envelope.sent_at, trace: trace.id };
+    let mut events = Vec::with_capacity(batch.len());
+    for (at, message) in batch.into_iter().enumerate() {
+        let named =
+            |error: ErrorReply| ErrorReply::new(error.code, format!("batch[{at}]: {}", error.message));
+        events.extend(message.events(&received).map_err(named)?);
+    }
+    take(&gateway, trace, events).await
+}
+
+async fn take(gateway: &Gateway, trace: Trace, events: Vec<Event>) -> Result<Json<Done>, Refusal> {
+    send(gateway, trace, events).await?;
+    Ok(Json(Done { success: true }))
+}
+
+fn small(len: usize) -> Result<(), ErrorReply> {
+    match len {
+        ..=MESSAGE_BYTES_MAX => Ok(()),
+        _ => Err(ErrorReply::new(
+            Code::TooLarge,
+            format!("a message has at most {MESSAGE_BYTES_MAX} bytes, not {len}"),
+        )),
+    }
+}

@@ -1,0 +1,111 @@
+//! Connections of the HTTP door: so many, each within its times, and ended in order.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use transport::tcp::{Caller, TcpDoor};
+
+use super::HttpMetrics;
+use crate::config::HttpConfig;
+
+/// What is spoken here, the best first.
+pub const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
+/// How long the head of a request may take to come, and a connection to stay silent between two.
+pub(super) const HEAD_WITHIN: Duration = Duration::from_secs(10);
+/// How often a silent HTTP/2 connection is asked whether it lives.
+const PING_EVERY: Duration = Duration::from_secs(20);
+/// How long it may take to say so.
+const PONG_WITHIN: Duration = Duration::from_secs(10);
+/// How long requests in flight may take to finish when their connection is to end.
+const DRAIN_WITHIN: Duration = Duration::from_secs(10);
+/// Before the next try, where the system cannot accept: it is out of descriptors, say.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Most headers of a request.
+const HEADERS_LEN_MAX: usize = 64;
+/// Most bytes of them.
+pub(super) const HEADERS_BYTES_MAX: usize = 16 * 1024;
+
+/// Serves until shutdown: then no connection is accepted, each is told to end, and requests in flight are answered.
+pub(super) async fn serve(
+    door: TcpDoor,
+    router: Router,
+    config: HttpConfig,
+    metrics: HttpMetrics,
+    shutdown: CancellationToken,
+) {
+    let (builder, connections) = (Arc::new(builder(&config)), TaskTracker::new());
+    let age_max = Duration::from_millis(config.connection_age_max_ms);
+    loop {
+        let caller = tokio::select! {
+            () = shutdown.cancelled() => break,
+            caller = door.accept() => caller,
+        };
+        match caller {
+            Ok(caller) => {
+                let (builder, router, shutdown) = (Arc::clone(&builder), router.clone(), shutdown.clone());
+                let gauge = metrics.connections.clone();
+                connections.spawn(async move {
+                    gauge.inc();
+                    let address = caller.address();
+                    if let Err(error) = converse(caller, &builder, router, age_max, &shutdown).await {
+                        tracing::debug!(%address, error, "a connection ended badly");
+                    }
+                    gauge.dec();
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(door);
+    connections.close();
+    connections.wait().await;
+}
+
+/// One connection: until the other side ends it, its time is over, or the node ends.
+async fn converse(
+    caller: Caller,
+    builder: &Builder<TokioExecutor>,
+    router: Router,
+    age_max: Duration,
+    shutdown: &CancellationToken,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let connection = caller.shake_hands().await?;
+    let _place = connection.place;
+    let io = TokioIo::new(connection.stream);
+    let mut talk = pin!(builder.serve_connection(io, TowerToHyperService::new(router)));
+    tokio::select! {
+        ended = talk.as_mut() => return ended,
+        () = tokio::time::sleep(age_max) => {}
+        () = shutdown.cancelled() => {}
+    }
+    talk.as_mut().graceful_shutdown();
+    tokio::time::timeout(DRAIN_WITHIN, talk).await?
+}
+
+fn builder(config: &HttpConfig) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WITHIN)
+        .max_headers(HEADERS_LEN_MAX)
+        .max_buf_size(HEADERS_BYTES_MAX.max(64 * 1024));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PONG_WITHIN)
+        .max_concurrent_streams(config.streams_max)
+        .max_header_list_size(HEADERS_BYTES_MAX as u32);
+    builder
+}

@@ -1,0 +1,103 @@
+//! The description of the API against what is served and what is said.
+
+use std::collections::BTreeSet;
+
+use proto::client::{Answer, Ranked, Reason, ServedBy};
+use proto::{AnswerId, Code, ItemId, Revision, SlotId, TraceId};
+use serde_json::Value;
+
+use super::events::{Counted, Happened};
+use super::recommend::{Offered, Wanted};
+use super::*;
+
+fn document() -> Value {
+    serde_json::from_str(OPENAPI).unwrap()
+}
+
+#[test]
+fn every_route_is_described_and_every_description_is_served() {
+    let document = document();
+    assert_eq!(document["openapi"], "3.1.0");
+    let described: BTreeSet<&str> =
+        document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+    let served: BTreeSet<&str> = routes().into_iter().map(|(path, _)| path).collect();
+    assert_eq!(described, served);
+}
+
+#[test]
+fn every_reference_leads_somewhere() {
+    fn references<'v>(value: &'v Value, found: &mut Vec<&'v str>) {
+        match value {
+            Value::Object(map) => {
+                found.extend(map.get("$ref").and_then(Value::as_str));
+                map.values().for_each(|value| references(value, found));
+            }
+            Value::Array(list) => list.iter().for_each(|value| references(value, found)),
+            _ => {}
+        }
+    }
+    let document = document();
+    let mut found = Vec::new();
+    references(&document, &mut found);
+    assert!(found.len() > 20);
+    for reference in found {
+        let pointer = reference.strip_prefix('#').unwrap();
+        assert!(document.pointer(pointer).is_some(), "{reference}");
+    }
+}
+
+/// What is said, and what is understood, has exactly the fields that are described.
+#[test]
+fn every_type_is_as_described() {
+    let document = document();
+    for (name, value) in samples() {
+        let schema = &document["components"]["schemas"][name];
+        let described: BTreeSet<&String> = schema["properties"].as_object().unwrap().keys().collect();
+        let said: BTreeSet<&String> = value.as_object().unwrap().keys().collect();
+        assert_eq!(said, described, "{name}");
+    }
+}
+
+#[test]
+fn every_code_is_described() {
+    let document = document();
+    let words = document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]
+        .as_array()
+        .unwrap()
+        .clone();
+    let codes: Vec<Value> = Code::ALL.iter().map(|code| code.as_str().into()).collect();
+    assert_eq!(words, codes);
+}
+
+fn samples() -> Vec<(&'static str, Value)> {
+    let answer = Answer {
+        id: AnswerId(uuid::Uuid::now_v7()),
+        items: vec![Ranked { item: ItemId::new("a").unwrap(), score: 1.0, reason: Reason::Taste }],
+        served_by: ServedBy::Ranked,
+        retrieval: None,
+        ranker: None,
+        revision: Revision(1),
+        applied: 1,
+        fresh: true,
+        age_ms: Some(3),
+    };
+    let offered = serde_json::to_value(Offered::of(answer, TraceId(1))).unwrap();
+    let wanted = Wanted {
+        user_id: None,
+        device_id: None,
+        slot: SlotId::new("home").unwrap(),
+        count: 1,
+        session: None,
+        context: Default::default(),
+        exclude: Vec::new(),
+        deadline_ms: 0,
+    };
+    let counted = Counted { session: "pop-a:1".into(), accepted: 1, duplicates: 0 };
+    vec![
+        ("Item", offered["items"][0].clone()),
+        ("Answer", offered),
+        ("Recommend", serde_json::to_value(wanted).unwrap()),
+        ("Event", serde_json::to_value(Happened::default()).unwrap()),
+        ("Counted", serde_json::to_value(counted).unwrap()),
+    ]
+}
