@@ -12,6 +12,7 @@ use serde::Deserialize;
 use service::settings::TlsConfig;
 use service::telemetry::LogConfig;
 
+use crate::gateway::apps::AppConfig;
 use crate::identity::IdentityConfig;
 
 /// The commented defaults.
@@ -87,8 +88,10 @@ pub struct ClientsConfig {
     pub listen: String,
     /// Addresses told to clients.
     pub public: Vec<String>,
-    /// SHA-256 of accepted app keys, hex.
-    pub app_key_sha256: Vec<String>,
+    /// Who may ask.
+    pub apps: Vec<AppConfig>,
+    /// How often one address may ask; 0: as often as it likes.
+    pub address_requests_per_s: u32,
     /// Most connections.
     pub connections_max: usize,
     /// Most requests at once.
@@ -121,6 +124,8 @@ pub struct HttpConfig {
     pub handshake_timeout_ms: u64,
     /// Age at which a connection is closed.
     pub connection_age_max_ms: u64,
+    /// For how long the door stays open when the node was told to end.
+    pub notice_ms: u64,
 }
 
 /// The peers' door.

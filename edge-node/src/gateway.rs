@@ -3,21 +3,25 @@
 //! A connection must present an app key before anything else. A stream carries one request and one reply. Frames that break
 //! the protocol get an error, or their stream is reset; the connection and the node go on.
 
+pub mod apps;
 pub mod http;
 pub mod pipeline;
+mod quota;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use proto::client::{Ask, ClientReply, ClientRequest, OpenSession, SessionOpened, Track, Tracked};
+use proto::client::{Ask, ClientReply, ClientRequest, OpenSession, Recommend, SessionOpened, Track, Tracked};
 use proto::command::{Command, Effect};
 use proto::limits::EVENT_FUTURE_MS_MAX;
-use proto::{Code, Digest, ErrorReply, SessionToken};
+use proto::{Code, ErrorReply, SessionToken};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 use transport::{Link, Listener, Stream};
+
+use apps::{App, Apps, Caller, Scope};
 
 use crate::bundles::ActiveBundle;
 use crate::clock;
@@ -47,11 +51,11 @@ pub struct Gateway {
     /// Counters.
     pub metrics: Metrics,
     admission: Arc<Semaphore>,
-    app_keys: Vec<Digest>,
+    apps: Apps,
 }
 
 impl Gateway {
-    /// Checks the app keys' hashes. `config`: what the clients' door is told, with the addresses that were really taken.
+    /// Checks the apps. `config`: what the clients' door is told, with the addresses that were really taken.
     pub fn new(
         node: &Config,
         config: ClientsConfig,
@@ -60,17 +64,10 @@ impl Gateway {
         bundle: ActiveBundle,
         metrics: Metrics,
     ) -> anyhow::Result<Self> {
-        let hash = |hex: &String| {
-            Digest::from_hex(hex).ok_or_else(|| {
-                anyhow::anyhow!(
-                    "clients.app_key_sha256: {hex:?} is not 64 hex digits; see `rockpool app-key`"
-                )
-            })
-        };
-        let app_keys = config.app_key_sha256.iter().map(hash).collect::<anyhow::Result<_>>()?;
+        let apps = Apps::new(&config.apps, config.address_requests_per_s)?;
         let admission = Arc::new(Semaphore::new(config.in_flight_max));
         let (node, serving) = (node.node.clone(), node.serving.clone());
-        Ok(Self { node, config, serving, store, workers, bundle, metrics, admission, app_keys })
+        Ok(Self { node, config, serving, store, workers, bundle, metrics, admission, apps })
     }
 
     /// Accepts clients until shutdown, then lets running requests finish.
@@ -93,26 +90,29 @@ impl Gateway {
     async fn connection(self: Arc<Self>, link: Arc<dyn Link>) {
         self.metrics.connections.inc();
         match tokio::time::timeout(READ_WITHIN, self.open_session(&*link)).await {
-            Ok(true) => self.clone().streams(&*link).await,
-            Ok(false) => link.close("the first request must be a session with a valid app key"),
+            Ok(Some(app)) => {
+                let address = apps::address_of(&link.remote().address);
+                self.clone().streams(&*link, Caller { app, address }).await;
+            }
+            Ok(None) => link.close("the first request must be a session with a valid app key"),
             Err(_) => link.close("no session was opened in time"),
         }
         self.metrics.connections.dec();
     }
 
-    async fn streams(self: Arc<Self>, link: &dyn Link) {
+    async fn streams(self: Arc<Self>, link: &dyn Link, caller: Caller) {
         while let Ok(stream) = link.accept().await {
-            tokio::spawn(self.clone().stream(stream));
+            tokio::spawn(self.clone().stream(stream, caller.clone()));
         }
     }
 
-    async fn open_session(&self, link: &dyn Link) -> bool {
-        let Ok(mut stream) = link.accept().await else { return false };
+    async fn open_session(&self, link: &dyn Link) -> Option<Arc<App>> {
+        let mut stream = link.accept().await.ok()?;
         let asked = match stream.recv::<ClientRequest>().await {
             Ok(request) => request.ask,
             Err(error) => {
                 self.broken(&mut stream, &error).await;
-                return false;
+                return None;
             }
         };
         let reply = match asked {
@@ -122,43 +122,40 @@ impl Gateway {
                 "the first request must be a session with an app key",
             )),
         };
-        let opened = reply.is_ok();
         self.count("session", &reply);
-        let sent = stream.send(&reply.unwrap_or_else(ClientReply::Error)).await;
+        let (app, reply) = match reply {
+            Ok((app, opened)) => (Some(app), ClientReply::Session(opened)),
+            Err(error) => (None, ClientReply::Error(error)),
+        };
+        let sent = stream.send(&reply).await;
         stream.finish();
-        if !opened {
+        if app.is_none() {
             // Give the reply a moment to leave before the connection closes over it.
             let _ = tokio::time::timeout(Duration::from_secs(1), link.closed()).await;
         }
-        opened && sent.is_ok()
+        app.filter(|_| sent.is_ok())
     }
 
-    fn session(&self, open: &OpenSession) -> Result<ClientReply, ErrorReply> {
-        if !self.knows(&open.app_key) {
-            return Err(ErrorReply::new(Code::Unauthenticated, "this app key is not known here"));
-        }
-        Ok(ClientReply::Session(SessionOpened {
-            pop: self.node.pop.clone(),
-            node: self.node.id,
-            nodes: self.config.public.clone(),
-        }))
+    fn session(&self, open: &OpenSession) -> Result<(Arc<App>, SessionOpened), ErrorReply> {
+        let app = self.app(&open.app_key)?;
+        let (pop, node, nodes) = (self.node.pop.clone(), self.node.id, self.config.public.clone());
+        Ok((app, SessionOpened { pop, node, nodes }))
     }
 
-    /// Whether this is an app key of this deployment.
-    fn knows(&self, app_key: &str) -> bool {
-        let presented = Digest::of(app_key.as_bytes());
-        // Every known hash is compared, so that the time says nothing about which one matched.
-        self.app_keys.iter().filter(|key| service::secrets::equal(&key.0, &presented.0)).count() > 0
+    /// The app with this key.
+    fn app(&self, key: &str) -> Result<Arc<App>, ErrorReply> {
+        let unknown = || ErrorReply::new(Code::Unauthenticated, "this app key is not known here");
+        self.apps.find(key).ok_or_else(unknown)
     }
 
-    async fn stream(self: Arc<Self>, mut stream: Stream) {
+    async fn stream(self: Arc<Self>, mut stream: Stream, caller: Caller) {
         let request = match tokio::time::timeout(READ_WITHIN, stream.recv::<ClientRequest>()).await {
             Ok(Ok(request)) => request,
             Ok(Err(error)) => return self.broken(&mut stream, &error).await,
             Err(_) => return stream.reset(Code::DeadlineExceeded),
         };
         let span = tracing::debug_span!("request", trace_id = %request.trace);
-        let reply = self.answer(request).instrument(span).await;
+        let reply = self.answer(&caller, request).instrument(span).await;
         // Whoever does not take the reply does not keep its memory.
         match tokio::time::timeout(READ_WITHIN, stream.send(&reply)).await {
             Ok(Ok(())) => stream.finish(),
@@ -176,16 +173,17 @@ impl Gateway {
         }
     }
 
-    async fn answer(&self, request: ClientRequest) -> ClientReply {
+    async fn answer(&self, caller: &Caller, request: ClientRequest) -> ClientReply {
         let started = Instant::now();
         let deadline = started + self.deadline(request.deadline_ms);
         let (ask, reply) = match request.ask {
-            Ask::Recommend(ask) => (
-                "recommend",
-                pipeline::recommend(self, ask, started, deadline).await.map(ClientReply::Answer),
-            ),
-            Ask::Track(track) => ("track", self.track(track, deadline).await.map(ClientReply::Tracked)),
-            Ask::Session(open) => ("session", self.session(&open)),
+            Ask::Recommend(ask) => ("recommend", self.recommend(caller, ask, started, deadline).await),
+            Ask::Track(track) => {
+                ("track", self.track(caller, track, deadline).await.map(ClientReply::Tracked))
+            }
+            Ask::Session(open) => {
+                ("session", self.session(&open).map(|(_, opened)| ClientReply::Session(opened)))
+            }
             Ask::Ping => ("ping", Ok(ClientReply::Pong)),
         };
         let took = started.elapsed();
@@ -203,7 +201,24 @@ impl Gateway {
         }
     }
 
-    async fn track(&self, mut track: Track, deadline: Instant) -> Result<Tracked, ErrorReply> {
+    async fn recommend(
+        &self,
+        caller: &Caller,
+        ask: Recommend,
+        started: Instant,
+        deadline: Instant,
+    ) -> Result<ClientReply, ErrorReply> {
+        self.apps.permit(caller, Scope::Recommend)?;
+        pipeline::recommend(self, ask, started, deadline).await.map(ClientReply::Answer)
+    }
+
+    async fn track(
+        &self,
+        caller: &Caller,
+        mut track: Track,
+        deadline: Instant,
+    ) -> Result<Tracked, ErrorReply> {
+        self.apps.permit(caller, Scope::Track)?;
         let _admitted = self.admit()?;
         let received_at_ms = clock::now_ms();
         // One of the two clocks is wrong, and an app cannot know which: what happened is worth more than when.

@@ -142,10 +142,10 @@ async fn live(config: Config, doors_within: Duration, shutdown: Shutdown) -> any
     let clients = told_clients(&config, &addresses);
     let gateway = Gateway::new(&config, clients, store.clone(), workers, active.clone(), metrics)?;
     let gateway = Arc::new(gateway);
-    let ready = readiness(&store, &active);
-    let http = Http::new(gateway.clone(), ready.clone(), HttpMetrics::new(&registry)?);
+    let ready = readiness(&store, &active, shutdown.clone());
+    let http = Http::new(gateway.clone(), ready.clone(), HttpMetrics::new(&registry)?, shutdown.clone());
     let http_doors = http::Doors { tcp: doors.http, quic: doors.clients.clone() };
-    let http = http::serve(http_doors, http, config.http.clone(), shutdown.clone())?;
+    let http = http::serve(http_doors, http, config.http.clone())?;
     let commits = StoreCommits::follow(store.clone(), shutdown.clone());
     let admin = admin::router(Admin { store: store.clone(), report: report.clone(), token });
     let admin = admin.merge(service::admin::router(registry, ready));
@@ -380,10 +380,13 @@ fn report(
 }
 
 /// Ready: there is a leader, and a bundle to serve from.
-fn readiness(store: &Store, active: &ActiveBundle) -> service::admin::Readiness {
+fn readiness(store: &Store, active: &ActiveBundle, leaving: Shutdown) -> service::admin::Readiness {
     let (leadership, active) = (store.leadership(), active.clone());
     let store = store.clone();
     Arc::new(move || {
+        if leaving.is_cancelled() {
+            return Err("this node was told to end".to_owned());
+        }
         if let Some(reason) = store.failure() {
             return Err(format!("nothing is acknowledged, the store has ended: {reason}"));
         }

@@ -57,7 +57,11 @@ pub struct Job {
     pub times: Times,
 }
 
-type Queued = (Arc<Job>, oneshot::Sender<Decision>);
+/// What waits for a thread.
+enum Queued {
+    Decide(Arc<Job>, oneshot::Sender<Decision>),
+    Run(Box<dyn FnOnce() + Send>),
+}
 
 /// A handle to the threads. They end when the last handle is dropped.
 #[derive(Clone)]
@@ -83,7 +87,22 @@ impl Workers {
     /// Hands a job over. `None`: the queue is full.
     pub fn submit(&self, job: Arc<Job>) -> Option<oneshot::Receiver<Decision>> {
         let (reply, decision) = oneshot::channel();
-        self.queue.try_send((job, reply)).ok().map(|()| decision)
+        self.queue.try_send(Queued::Decide(job, reply)).ok().map(|()| decision)
+    }
+
+    /// Hands something else over that runs a model. `None`: the queue is full.
+    pub fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<oneshot::Receiver<T>> {
+        let (reply, done) = oneshot::channel();
+        let work = move || {
+            // Whoever asked may have given up before its turn came.
+            if !reply.is_closed() {
+                let _ = reply.send(work());
+            }
+        };
+        self.queue.try_send(Queued::Run(Box::new(work))).ok().map(|()| done)
     }
 
     /// Decides here and now, without a model.
@@ -102,18 +121,27 @@ impl Workers {
 
 fn work(jobs: &Receiver<Queued>, candidates: usize) {
     let mut scratch = Scratch::default();
-    while let Ok((job, reply)) = jobs.recv() {
-        if reply.is_closed() {
-            continue;
-        }
+    while let Ok(queued) = jobs.recv() {
         // A panic inside a model must not take the thread along: its requests would wait for nothing.
-        let decided = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            decide(&job.prepared, &job.view, &job.ask, candidates, job.now_ms, &job.times, &mut scratch)
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match queued {
+            Queued::Run(work) => work(),
+            Queued::Decide(_, reply) if reply.is_closed() => {}
+            Queued::Decide(job, reply) => {
+                let decision = decide(
+                    &job.prepared,
+                    &job.view,
+                    &job.ask,
+                    candidates,
+                    job.now_ms,
+                    &job.times,
+                    &mut scratch,
+                );
+                // The receiver may have given up at its deadline.
+                drop(reply.send(decision));
+            }
         }));
-        match decided {
-            // The receiver may have given up at its deadline.
-            Ok(decision) => drop(reply.send(decision)),
-            Err(_) => scratch = Scratch::default(),
+        if done.is_err() {
+            scratch = Scratch::default();
         }
     }
 }

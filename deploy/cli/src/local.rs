@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use proto::control::{EnrolNode, EnrolmentToken};
-use proto::{Digest, NodeId, PopId};
+use proto::{NodeId, PopId};
 use tokio::time::Instant;
 use transport::pki::{Authority, Trust, Validity};
 use transport::quic::{QuicDialer, Settings};
@@ -444,10 +444,6 @@ impl Deployment {
         let name = transport::edge_name(pop)?;
         let nodes = nodes.iter().filter_map(address).collect();
         Ok(client_sdk::Config::new(nodes, name, client_sdk::Trust::OfDialer, self.app_key.clone()))
-    }
-
-    fn app_key_sha256(&self) -> Digest {
-        Digest::of(self.app_key.as_bytes())
     }
 }
 

@@ -10,12 +10,15 @@
 //! | `origins` | whose pages may ask |
 //! | `auth` | app keys, wherever a client can put them |
 //! | `recommend`, `events` | our own forms |
+//! | `inference` | the Open Inference Protocol: Triton's and KServe's clients can run the models |
 //! | `segment` | the HTTP tracking API of Segment: apps that speak it change their host, and no more |
 
 mod auth;
 mod events;
 mod guard;
 mod http3;
+mod inference;
+mod leftover;
 mod origins;
 mod recommend;
 mod segment;
@@ -27,7 +30,7 @@ mod webtransport;
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, FromRef, State};
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, connect, get, post};
 use axum::{Extension, Router, middleware};
@@ -43,6 +46,7 @@ use transport::quic::QuicListener;
 use transport::tcp::TcpDoor;
 
 use super::Gateway;
+use super::apps::Caller;
 use crate::config::HttpConfig;
 use guard::Trace;
 use origins::Origins;
@@ -52,6 +56,7 @@ pub use server::ALPN;
 
 /// The description of the API (OpenAPI 3.1).
 pub const OPENAPI: &str = include_str!("../../openapi.json");
+const TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
 /// Largest body of a request that is no batch, in bytes.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
@@ -61,12 +66,19 @@ pub struct Http {
     gateway: Arc<Gateway>,
     ready: Readiness,
     metrics: HttpMetrics,
+    /// Cancelled when the node is told to end.
+    leaving: CancellationToken,
 }
 
 impl Http {
     /// Puts the parts together.
-    pub fn new(gateway: Arc<Gateway>, ready: Readiness, metrics: HttpMetrics) -> Self {
-        Self { gateway, ready, metrics }
+    pub fn new(
+        gateway: Arc<Gateway>,
+        ready: Readiness,
+        metrics: HttpMetrics,
+        leaving: CancellationToken,
+    ) -> Self {
+        Self { gateway, ready, metrics, leaving }
     }
 }
 
@@ -86,9 +98,8 @@ pub fn serve(
     doors: Doors,
     http: Http,
     config: HttpConfig,
-    shutdown: CancellationToken,
 ) -> anyhow::Result<impl Future<Output = ()> + Send> {
-    let metrics = http.metrics.clone();
+    let (metrics, shutdown) = (http.metrics.clone(), http.leaving.clone());
     let router = router(http, &config)?;
     let udp_port = match config.http3_port {
         0 => doors.quic.local_socket().port(),
@@ -114,6 +125,18 @@ fn routes() -> Vec<(&'static str, MethodRouter<Http>)> {
         ("/v1/batch", post(segment::batch).layer(batch)),
         ("/v1/session", connect(webtransport::open)),
     ];
+    let tensors = DefaultBodyLimit::max(inference::BODY_BYTES_MAX);
+    routes.extend([
+        ("/v2", get(inference::server)),
+        ("/v2/health/live", get(inference::live)),
+        ("/v2/health/ready", get(inference::ready)),
+        ("/v2/models/{model}", get(inference::model)),
+        ("/v2/models/{model}/ready", get(inference::model_ready)),
+        ("/v2/models/{model}/infer", post(inference::infer).layer(tensors)),
+        ("/v2/models/{model}/versions/{version}", get(inference::model)),
+        ("/v2/models/{model}/versions/{version}/ready", get(inference::model_ready)),
+        ("/v2/models/{model}/versions/{version}/infer", post(inference::infer).layer(tensors)),
+    ]);
     routes.extend(segment::KINDS.iter().map(|(path, _)| (*path, post(segment::one))));
     routes
 }
@@ -131,9 +154,10 @@ fn router(http: Http, config: &HttpConfig) -> anyhow::Result<Router> {
         .layer(RequestDecompressionLayer::new())
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(CompressionLayer::new())
+        .layer(SetResponseHeaderLayer::overriding(TIMING_ALLOW_ORIGIN, origins.timing()))
         .layer(origins.cors())
         .layer(Extension(origins))
-        .layer(middleware::from_fn_with_state(http.metrics.clone(), guard::watch))
+        .layer(middleware::from_fn_with_state(http.clone(), guard::watch))
         .with_state(http))
 }
 
@@ -145,8 +169,14 @@ fn advertising(router: Router, udp_port: u16) -> Router {
 }
 
 /// Asks what the SDK would have asked.
-async fn ask(gateway: &Gateway, trace: Trace, deadline_ms: u32, ask: Ask) -> Result<ClientReply, Refusal> {
-    match gateway.answer(ClientRequest { trace: trace.id, deadline_ms, ask }).await {
+async fn ask(
+    gateway: &Gateway,
+    caller: &Caller,
+    trace: Trace,
+    deadline_ms: u32,
+    ask: Ask,
+) -> Result<ClientReply, Refusal> {
+    match gateway.answer(caller, ClientRequest { trace: trace.id, deadline_ms, ask }).await {
         ClientReply::Error(reply) => Err(reply.into()),
         reply => Ok(reply),
     }

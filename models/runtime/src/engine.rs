@@ -170,6 +170,11 @@ impl Session {
         Err(ModelError::Engine { engine: self.kind().as_str(), action: "run the model", reason })
     }
 
+    /// What it takes and gives.
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
     /// Which engine runs it.
     pub fn kind(&self) -> EngineKind {
         match self.backend {

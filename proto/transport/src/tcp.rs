@@ -125,6 +125,13 @@ pub struct Connection {
     pub place: OwnedSemaphorePermit,
 }
 
+impl Connection {
+    /// What was agreed on to be spoken.
+    pub fn protocol(&self) -> Option<&[u8]> {
+        self.stream.get_ref().1.alpn_protocol()
+    }
+}
+
 fn config(credentials: &Credentials, protocols: &[&[u8]]) -> Result<ServerConfig, LinkErrorKind> {
     let builder = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13, &TLS12])

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Installs the clients that the tests ask with: curl and h2load from Debian (as root), Python's into ~/.cache/rockpool/clients.
+# Installs the clients that the tests ask with: curl, h2load, Chromium from Debian (as root), Python's into ~/.cache/rockpool/clients.
 set -euo pipefail
 cd "$(dirname "$0")"
 need=()
-for tool in curl:curl h2load:nghttp2-client; do command -v "${tool%%:*}" >/dev/null || need+=("${tool##*:}"); done
+for tool in curl:curl h2load:nghttp2-client openssl:openssl chromium:chromium; do command -v "${tool%%:*}" >/dev/null || need+=("${tool##*:}"); done
 if [ "${#need[@]}" -gt 0 ]; then
   if [ "$(id -u)" != 0 ]; then
     echo "the tests ask with ${need[*]}: sudo apt-get install ${need[*]}" >&2

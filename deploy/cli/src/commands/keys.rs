@@ -63,6 +63,9 @@ pub struct AppKey {
     /// The key's file; it must not exist, and gets mode 0600.
     #[arg(long, default_value = "app.key")]
     out: PathBuf,
+    /// The app's name, for people and metrics.
+    #[arg(long, default_value = "app")]
+    name: String,
 }
 
 /// Runs `rockpool pki …`.
@@ -101,7 +104,12 @@ pub fn app_key(command: AppKey) -> anyhow::Result<()> {
     let key = service::secrets::generate();
     service::secrets::write_new(&command.out, &key)?;
     say(&format!("made {} (give it to the app)", command.out.display()));
-    say(&format!("clients.app_key_sha256 of every node: {}", Digest::of(key.as_bytes())));
+    let sha256 = Digest::of(key.as_bytes());
+    say(&format!(
+        "in the settings of every node:\n\n[[clients.apps]]\nname = \"{}\"\nkey_sha256 = \"{sha256}\"",
+        command.name
+    ));
+    say("scopes = [\"recommend\", \"track\"]");
     Ok(())
 }
 

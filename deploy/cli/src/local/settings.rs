@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use proto::NodeId;
+use proto::{Digest, NodeId};
 use toml::{Table, Value};
 
 use super::Deployment;
@@ -69,7 +69,7 @@ pub fn node(deployment: &Deployment, node: NodeId) -> anyhow::Result<Table> {
     set(&mut settings, "identity.enrol", text(&deployment.cloud_ports.enrol));
     set(&mut settings, "clients.listen", text(&own.clients));
     set(&mut settings, "clients.public", Value::Array(of_pop().map(|(_, p)| text(&p.clients)).collect()));
-    set(&mut settings, "clients.app_key_sha256", Value::Array(vec![text(deployment.app_key_sha256())]));
+    set(&mut settings, "clients.apps", Value::Array(vec![Value::Table(app(deployment.app_key()))]));
     set(&mut settings, "peers.listen", text(&own.peers));
     if let Some(address) = deployment.announced.get(&node) {
         set(&mut settings, "peers.public", text(address));
@@ -100,4 +100,13 @@ fn set(settings: &mut Table, path: &str, value: Value) {
         table = inner;
     }
     table.insert(last.to_owned(), value);
+}
+
+/// The app that its key opens everything to.
+fn app(key: &str) -> Table {
+    let scopes = ["recommend", "track", "infer"].map(Value::from).to_vec();
+    let key_sha256 = Digest::of(key.as_bytes()).to_string();
+    let fields =
+        [("name", Value::from("local")), ("key_sha256", key_sha256.into()), ("scopes", scopes.into())];
+    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }

@@ -1,5 +1,6 @@
-//! App keys. A key names the app and is shown by every copy of it, so a page may carry one; what it may do is bounded here.
+//! App keys, as HTTP brings them.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{FromRef, FromRequestParts};
@@ -13,21 +14,24 @@ use service::http::{Query, Refusal};
 
 use super::Http;
 use crate::gateway::Gateway;
+use crate::gateway::apps::Caller;
 
 /// What a caller without a key hears.
 const ASK_FOR_KEY: &str = "send an app key of this deployment: `Authorization: Bearer KEY`, as the user name of Basic, or ?key=KEY where headers cannot be set";
 
-/// The key that a request brings, where HTTP has a place for one.
-pub(super) struct Presented(Option<String>);
+/// The key that a request brings, where HTTP has a place for one, and from where it comes.
+pub(super) struct Presented {
+    key: Option<String>,
+    address: Option<IpAddr>,
+}
 
 impl Presented {
-    /// The app, by this key or by `other`: Segment's clients may have it in the body.
-    pub(super) fn known(self, gateway: &Gateway, other: Option<String>) -> Result<App, Refusal> {
-        match self.0.or(other) {
-            Some(key) if gateway.knows(&key) => Ok(App { key: key.into() }),
-            Some(_) => Err(Refusal::new(Code::Unauthenticated, "this app key is not known here")),
-            None => Err(Refusal::new(Code::Unauthenticated, ASK_FOR_KEY)),
-        }
+    /// Who asks, by this key or by `other`: Segment's clients may have it in the body.
+    pub(super) fn known(self, gateway: &Gateway, other: Option<String>) -> Result<Asker, Refusal> {
+        let ask = || Refusal::new(Code::Unauthenticated, ASK_FOR_KEY);
+        let key = self.key.or(other).ok_or_else(ask)?;
+        let caller = Caller { app: gateway.app(&key)?, address: self.address };
+        Ok(Asker { caller, key: key.into() })
     }
 }
 
@@ -40,18 +44,24 @@ impl<S: Send + Sync> FromRequestParts<S> for Presented {
             key: Option<String>,
         }
         let Query(Keyed { key }) = Query::from_request_parts(parts, state).await?;
-        Ok(Self(key_of(&parts.headers).or(key)))
+        let address = parts.extensions.get::<PeerAddress>().and_then(|PeerAddress(address)| *address);
+        Ok(Self { key: key_of(&parts.headers).or(key), address })
     }
 }
 
-/// An app that is known here.
+/// Where a request comes from: a part of it, put there by whoever took it in.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PeerAddress(pub(super) Option<IpAddr>);
+
+/// Who asks, with a key that is known here.
 #[derive(Clone)]
-pub(super) struct App {
+pub(super) struct Asker {
+    pub(super) caller: Caller,
     key: Arc<str>,
 }
 
-impl App {
-    /// What a request of this app brings, when it comes in JSON.
+impl Asker {
+    /// What a request of the same brings, when it comes in JSON.
     pub(super) fn headers(&self) -> HeaderMap {
         let key = HeaderValue::try_from(format!("Bearer {}", self.key));
         let mut headers = HeaderMap::new();
@@ -61,7 +71,7 @@ impl App {
     }
 }
 
-impl FromRequestParts<Http> for App {
+impl FromRequestParts<Http> for Asker {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, http: &Http) -> Result<Self, Refusal> {

@@ -13,12 +13,13 @@ use proto::{AnswerId, Code, DeviceId, ErrorReply, Event, EventId, EventKind, Ite
 use serde::{Deserialize, Serialize};
 use service::http::Refusal;
 
-use super::auth::App;
+use super::auth::Asker;
 use super::guard::Trace;
 use super::time::at_ms;
 use super::{ask, unexpected, visitor};
 use crate::clock;
 use crate::gateway::Gateway;
+use crate::gateway::apps::Caller;
 
 /// A batch.
 #[derive(Debug, Deserialize)]
@@ -80,14 +81,14 @@ pub(super) struct Counted {
 pub(super) async fn track(
     State(gateway): State<Arc<Gateway>>,
     trace: Trace,
-    _app: App,
+    asker: Asker,
     body: Bytes,
 ) -> Result<Json<Counted>, Refusal> {
     let batch: Batch = read(&body)?;
     let now_ms = clock::now_ms();
     let events = batch.events.into_iter().enumerate();
     let events = events.map(|(at, event)| event.event(trace, now_ms).map_err(|error| named(at, error)));
-    let tracked = send(&gateway, trace, events.collect::<Result<_, _>>()?).await?;
+    let tracked = send(&gateway, &asker.caller, trace, events.collect::<Result<_, _>>()?).await?;
     Ok(Json(tracked))
 }
 
@@ -100,7 +101,12 @@ pub(super) fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ErrorRep
 }
 
 /// Makes events durable, in order, in as many pieces as it takes.
-pub(super) async fn send(gateway: &Gateway, trace: Trace, events: Vec<Event>) -> Result<Counted, Refusal> {
+pub(super) async fn send(
+    gateway: &Gateway,
+    caller: &Caller,
+    trace: Trace,
+    events: Vec<Event>,
+) -> Result<Counted, Refusal> {
     let (mut last, mut accepted, mut duplicates) = (None, 0, 0);
     if events.is_empty() {
         return Err(Refusal::new(Code::Invalid, "there is no event in it"));
@@ -108,7 +114,7 @@ pub(super) async fn send(gateway: &Gateway, trace: Trace, events: Vec<Event>) ->
     for piece in events.chunks(TRACK_EVENTS_MAX) {
         // Not the short default of a recommendation: nobody looks at a page while this is written.
         let asked = Ask::Track(Track { events: piece.to_vec() });
-        match ask(gateway, trace, u32::MAX, asked).await? {
+        match ask(gateway, caller, trace, u32::MAX, asked).await? {
             ClientReply::Tracked(Tracked { token, accepted: new, duplicates: old }) => {
                 accepted += new;
                 duplicates += old;

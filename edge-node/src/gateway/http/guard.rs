@@ -3,9 +3,10 @@
 use std::convert::Infallible;
 use std::time::{Duration, Instant, SystemTime};
 
+use axum::body::Body;
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
@@ -13,6 +14,8 @@ use proto::{Code, TraceId};
 use service::http::{REQUEST_ID, Refusal, known_method, request_id};
 use tracing::Instrument;
 
+use super::Http;
+use super::leftover::Whole;
 use crate::clock;
 
 /// How long a request may take, its body included: the longest deadline, and as long again.
@@ -46,13 +49,15 @@ impl HttpMetrics {
 }
 
 /// Watches over one request.
-pub(super) async fn watch(State(metrics): State<HttpMetrics>, mut request: Request, next: Next) -> Response {
+pub(super) async fn watch(State(http): State<Http>, mut request: Request, next: Next) -> Response {
+    let (metrics, version) = (&http.metrics, request.version());
     let begun = Instant::now();
     let id = request_id(request.headers());
     let trace = Trace::of(request.headers());
     request.extensions_mut().insert(trace);
     let method = known_method(request.method());
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let request = request.map(|body| Body::new(Whole::new(body)));
     let span = tracing::debug_span!("http", request_id = id.to_str().unwrap_or_default(), trace_id = %trace.id, method, route);
     let answered = tokio::time::timeout(REQUEST_WITHIN, next.run(request).instrument(span)).await;
     let mut response = answered.unwrap_or_else(|_| {
@@ -64,6 +69,9 @@ pub(super) async fn watch(State(metrics): State<HttpMetrics>, mut request: Reque
     metrics.seconds.with_label_values(&[&route]).observe(begun.elapsed().as_secs_f64());
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
+    if version <= Version::HTTP_11 && http.leaving.is_cancelled() {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     // Answers are about one visitor at one moment.
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response

@@ -26,9 +26,11 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 use transport::quic::{Http3Caller, Http3Connection, QuicListener};
 
+use super::auth::PeerAddress;
 use super::server::{HEAD_WITHIN, HEADERS_BYTES_MAX};
 use super::webtransport::{self, SESSIONS_MAX, Sessions};
 use super::{HttpMetrics, guard};
+use crate::gateway::apps::address_of;
 
 /// A stream both ways.
 pub(super) type Both = <Http3Connection as OpenStreams<Bytes>>::BidiStream;
@@ -60,8 +62,9 @@ pub(super) async fn serve(listener: Arc<QuicListener>, router: Router, metrics: 
 
 /// What the streams of one connection share.
 pub(super) struct Talk {
-    pub(super) router: Router,
     pub(super) sessions: Sessions,
+    router: Router,
+    from: PeerAddress,
     requests: TaskTracker,
 }
 
@@ -82,7 +85,8 @@ async fn converse(caller: &Http3Caller, router: Router) -> Result<(), Connection
         .enable_datagram(true)
         .build(caller.connection())
         .await?;
-    let talk = Arc::new(Talk { router, sessions: Sessions::new(), requests: TaskTracker::new() });
+    let from = PeerAddress(address_of(caller.address()));
+    let talk = Arc::new(Talk { sessions: Sessions::new(), router, from, requests: TaskTracker::new() });
     let mut told = false;
     loop {
         let all_answered = async {
@@ -141,7 +145,7 @@ async fn told_apart(mut resolver: RequestResolver<Http3Connection, Bytes>, talk:
         let (request, stream) = resolver.accept_with_frame(first)?.resolve().await?;
         match request.extensions().get::<Protocol>() {
             Some(&Protocol::WEB_TRANSPORT) => webtransport::session(request, stream, &talk).await,
-            _ => answer(request, stream, talk.router.clone()).await,
+            _ => answer(request, stream, &talk).await,
         }
     };
     if let Err(error) = answered.await {
@@ -152,11 +156,11 @@ async fn told_apart(mut resolver: RequestResolver<Http3Connection, Bytes>, talk:
 async fn answer(
     request: Request<()>,
     stream: RequestStream<Both, Bytes>,
-    router: Router,
+    talk: &Talk,
 ) -> Result<(), StreamError> {
     let (mut stream, incoming) = stream.split();
     let request = request.map(|()| Body::new(RequestBody { stream: incoming, ended: false }));
-    let (head, mut body) = heard(router, request).await.into_parts();
+    let (head, mut body) = talk.hear(request).await.into_parts();
     stream.send_response(Response::from_parts(head, ())).await?;
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else {
@@ -179,17 +183,20 @@ async fn answer(
     stream.finish().await
 }
 
-/// What the routes say, with the headers that hyper adds to HTTP/1.1 and 2.
-pub(super) async fn heard(router: Router, request: Request<Body>) -> Response<Body> {
-    let said: Result<_, Infallible> = router.oneshot(request).await;
-    let Ok(mut response) = said;
-    let len = response.body().size_hint().exact();
-    let headers = response.headers_mut();
-    if let Some(len) = len {
-        headers.entry(header::CONTENT_LENGTH).or_insert(HeaderValue::from(len));
+impl Talk {
+    /// What the routes say, with the headers that hyper adds to HTTP/1.1 and 2.
+    pub(super) async fn hear(&self, mut request: Request<Body>) -> Response<Body> {
+        request.extensions_mut().insert(self.from);
+        let said: Result<_, Infallible> = self.router.clone().oneshot(request).await;
+        let Ok(mut response) = said;
+        let len = response.body().size_hint().exact();
+        let headers = response.headers_mut();
+        if let Some(len) = len {
+            headers.entry(header::CONTENT_LENGTH).or_insert(HeaderValue::from(len));
+        }
+        headers.entry(header::DATE).or_insert_with(guard::date);
+        response
     }
-    headers.entry(header::DATE).or_insert_with(guard::date);
-    response
 }
 
 /// The body of a request.

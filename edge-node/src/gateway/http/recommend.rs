@@ -10,7 +10,7 @@ use proto::{AnswerId, DeviceId, ErrorReply, ItemId, ModelVersion, Revision, Slot
 use serde::{Deserialize, Serialize};
 use service::http::{Body, Refusal};
 
-use super::auth::App;
+use super::auth::Asker;
 use super::guard::Trace;
 use super::{ask, unexpected, visitor};
 use crate::gateway::Gateway;
@@ -85,11 +85,11 @@ pub(super) struct Item {
 pub(super) async fn recommend(
     State(gateway): State<Arc<Gateway>>,
     trace: Trace,
-    _app: App,
+    asker: Asker,
     Body(wanted): Body<Wanted>,
 ) -> Result<Json<Offered>, Refusal> {
     let deadline_ms = wanted.deadline_ms;
-    match ask(&gateway, trace, deadline_ms, Ask::Recommend(wanted.asked()?)).await? {
+    match ask(&gateway, &asker.caller, trace, deadline_ms, Ask::Recommend(wanted.asked()?)).await? {
         ClientReply::Answer(answer) => Ok(Json(Offered::of(answer, trace.id))),
         other => Err(unexpected(&other)),
     }

@@ -19,6 +19,7 @@ use super::events::{read, send};
 use super::guard::Trace;
 use crate::clock;
 use crate::gateway::Gateway;
+use crate::gateway::apps::Caller;
 use message::{Kind, Message, Received};
 
 /// Largest message, in bytes, as Segment has it.
@@ -75,13 +76,13 @@ pub(super) async fn one(
     body: Bytes,
 ) -> Result<Json<Done>, Refusal> {
     let envelope: Envelope = read(&body)?;
-    presented.known(&gateway, envelope.write_key)?;
+    let asker = presented.known(&gateway, envelope.write_key)?;
     small(body.len())?;
     let kind = KINDS.iter().find(|(known, _)| *known == path.as_str()).map(|(_, kind)| *kind);
     let mut message: Message = read(&body)?;
     message.kind = kind.or(message.kind);
     let received = Received { at_ms: clock::now_ms(), sent_at: envelope.sent_at, trace: trace.id };
-    take(&gateway, trace, message.events(&received)?).await
+    take(&gateway, &asker.caller, trace, message.events(&received)?).await
 }
 
 pub(super) async fn batch(
@@ -91,7 +92,7 @@ pub(super) async fn batch(
     body: Bytes,
 ) -> Result<Json<Done>, Refusal> {
     let Batch { batch, envelope } = read(&body)?;
-    presented.known(&gateway, envelope.write_key)?;
+    let asker = presented.known(&gateway, envelope.write_key)?;
     if batch.len() > BATCH_LEN_MAX {
         let message = format!("a batch has at most {BATCH_LEN_MAX} messages, not {}", batch.len());
         return Err(Refusal::new(Code::TooLarge, message));
@@ -103,11 +104,16 @@ pub(super) async fn batch(
             |error: ErrorReply| ErrorReply::new(error.code, format!("batch[{at}]: {}", error.message));
         events.extend(message.events(&received).map_err(named)?);
     }
-    take(&gateway, trace, events).await
+    take(&gateway, &asker.caller, trace, events).await
 }
 
-async fn take(gateway: &Gateway, trace: Trace, events: Vec<Event>) -> Result<Json<Done>, Refusal> {
-    send(gateway, trace, events).await?;
+async fn take(
+    gateway: &Gateway,
+    caller: &Caller,
+    trace: Trace,
+    events: Vec<Event>,
+) -> Result<Json<Done>, Refusal> {
+    send(gateway, caller, trace, events).await?;
     Ok(Json(Done { success: true }))
 }
 

@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -10,13 +10,16 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
 use transport::tcp::{Caller, TcpDoor};
 
 use super::HttpMetrics;
+use super::auth::PeerAddress;
 use crate::config::HttpConfig;
 
 /// What is spoken here, the best first.
-pub const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
+pub const ALPN: &[&[u8]] = &[HTTP_2, b"http/1.1"];
+const HTTP_2: &[u8] = b"h2";
 /// How long the head of a request may take to come, and a connection to stay silent between two.
 pub(super) const HEAD_WITHIN: Duration = Duration::from_secs(10);
 /// How often a silent HTTP/2 connection is asked whether it lives.
@@ -32,7 +35,8 @@ const HEADERS_LEN_MAX: usize = 64;
 /// Most bytes of them.
 pub(super) const HEADERS_BYTES_MAX: usize = 16 * 1024;
 
-/// Serves until shutdown: then no connection is accepted, each is told to end, and requests in flight are answered.
+/// Serves until shutdown, and for a notice longer, so that whoever sends requests here sees that this node leaves before it is gone: it
+/// is not ready, HTTP/2 hears GOAWAY, each answer of HTTP/1.1 is its connection's last. Then what is in flight is answered.
 pub(super) async fn serve(
     door: TcpDoor,
     router: Router,
@@ -41,12 +45,23 @@ pub(super) async fn serve(
     shutdown: CancellationToken,
 ) {
     let (builder, connections) = (Arc::new(builder(&config)), TaskTracker::new());
-    let age_max = Duration::from_millis(config.connection_age_max_ms);
+    let times = Times {
+        age_max: Duration::from_millis(config.connection_age_max_ms),
+        notice: Duration::from_millis(config.notice_ms),
+    };
+    let mut last = None;
+    let mut left = pin!(async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(times.notice).await;
+    });
     loop {
+        let unused = last.is_none_or(|last: Instant| last.elapsed() > HEAD_WITHIN) && connections.is_empty();
         let caller = tokio::select! {
-            () = shutdown.cancelled() => break,
+            () = &mut left => break,
+            () = shutdown.cancelled(), if unused => break,
             caller = door.accept() => caller,
         };
+        last = Some(Instant::now());
         match caller {
             Ok(caller) => {
                 let (builder, router, shutdown) = (Arc::clone(&builder), router.clone(), shutdown.clone());
@@ -54,7 +69,7 @@ pub(super) async fn serve(
                 connections.spawn(async move {
                     gauge.inc();
                     let address = caller.address();
-                    if let Err(error) = converse(caller, &builder, router, age_max, &shutdown).await {
+                    if let Err(error) = converse(caller, &builder, router, times, &shutdown).await {
                         tracing::debug!(%address, error, "a connection ended badly");
                     }
                     gauge.dec();
@@ -71,22 +86,40 @@ pub(super) async fn serve(
     connections.wait().await;
 }
 
+#[derive(Clone, Copy)]
+struct Times {
+    /// Of a connection.
+    age_max: Duration,
+    /// Between the node's being told to end and its doing so.
+    notice: Duration,
+}
+
 /// One connection: until the other side ends it, its time is over, or the node ends.
 async fn converse(
     caller: Caller,
     builder: &Builder<TokioExecutor>,
     router: Router,
-    age_max: Duration,
+    times: Times,
     shutdown: &CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let from = PeerAddress(Some(caller.address().ip()));
     let connection = caller.shake_hands().await?;
+    // HTTP/1.1 has no word for "no more requests" but an answer: a silent connection that is closed may just be asked something.
+    let notice = if connection.protocol() == Some(HTTP_2) { Duration::ZERO } else { times.notice };
     let _place = connection.place;
     let io = TokioIo::new(connection.stream);
+    let router = router.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(from);
+        request
+    });
     let mut talk = pin!(builder.serve_connection(io, TowerToHyperService::new(router)));
     tokio::select! {
         ended = talk.as_mut() => return ended,
-        () = tokio::time::sleep(age_max) => {}
-        () = shutdown.cancelled() => {}
+        () = tokio::time::sleep(times.age_max) => {}
+        () = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(notice).await;
+        } => {}
     }
     talk.as_mut().graceful_shutdown();
     tokio::time::timeout(DRAIN_WITHIN, talk).await?

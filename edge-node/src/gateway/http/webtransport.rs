@@ -29,10 +29,10 @@ use service::http::Refusal;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
 
-use super::auth::App;
+use super::auth::Asker;
 use super::events::read;
 use super::guard::REQUEST_WITHIN;
-use super::http3::{Both, Incoming, Talk, heard};
+use super::http3::{Both, Incoming, Talk};
 use super::origins::Origins;
 use super::segment::BATCH_BYTES_MAX;
 use super::server::HEAD_WITHIN;
@@ -81,11 +81,11 @@ impl Sessions {
 
 /// The route that opens a session: any page whose origin may ask, with an app key.
 pub(super) async fn open(
-    app: App,
+    asker: Asker,
     protocol: Option<Extension<Protocol>>,
     Extension(origins): Extension<Origins>,
     headers: HeaderMap,
-) -> Result<Extension<App>, Refusal> {
+) -> Result<Extension<Asker>, Refusal> {
     if protocol.is_none() {
         return Err(Refusal::new(Code::Invalid, "this path opens sessions of WebTransport over HTTP/3"));
     }
@@ -93,7 +93,7 @@ pub(super) async fn open(
         Some(origin) if !origins.may_ask(origin) => {
             Err(Refusal::new(Code::Forbidden, "pages of this origin may not ask here (http.cors_origins)"))
         }
-        _ => Ok(Extension(app)),
+        _ => Ok(Extension(asker)),
     }
 }
 
@@ -104,12 +104,12 @@ pub(super) async fn session(
     talk: &Talk,
 ) -> Result<(), StreamError> {
     let id = stream.send_id().into_inner();
-    let response = heard(talk.router.clone(), request.map(|()| Body::empty())).await;
-    let app = response.extensions().get::<App>().cloned();
-    let (Some(app), Ok(id)) = (app, SessionId::try_from(id)) else {
+    let response = talk.hear(request.map(|()| Body::empty())).await;
+    let asker = response.extensions().get::<Asker>().cloned();
+    let (Some(asker), Ok(id)) = (asker, SessionId::try_from(id)) else {
         return refuse(response, &mut stream).await;
     };
-    if !talk.sessions.open(id, app.headers()) {
+    if !talk.sessions.open(id, asker.headers()) {
         let message = format!("a connection has at most {SESSIONS_MAX} sessions");
         return refuse(Refusal::new(Code::RateLimited, message).into_response(), &mut stream).await;
     }
@@ -213,7 +213,7 @@ struct Said<'a> {
 
 async fn ask(asked: &[u8], headers: HeaderMap, talk: &Talk) -> Response<Body> {
     match request(asked, headers) {
-        Ok(request) => heard(talk.router.clone(), request).await,
+        Ok(request) => talk.hear(request).await,
         Err(error) => Refusal::from(error).into_response(),
     }
 }

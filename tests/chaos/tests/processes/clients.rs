@@ -1,12 +1,14 @@
-//! A node's doors, asked by clients that nobody here wrote: aioquic, Segment's Python library, h2load. `make clients` installs them.
+//! A node's doors, asked by clients that nobody here wrote: aioquic, Segment's Python library, Triton's, h2load. `make clients` installs them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 
 use crate::http::{NODE, counts, post};
-use crate::support::Pop;
+use crate::support::{Pop, READY};
 
 /// Where the packages of Python lie.
 fn packages() -> PathBuf {
@@ -65,6 +67,141 @@ async fn segments_own_library_needs_another_host_and_no_more() {
     let offered: Vec<&str> =
         answer["items"].as_array().unwrap().iter().map(|i| i["item"].as_str().unwrap()).collect();
     assert!(!offered.contains(&"i7"), "a product that was viewed is a choice: {offered:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tritons_client_runs_the_models() {
+    let pop = Pop::serving().await;
+    let ca = pop.deployment.dir().join("pki/ca.pem");
+    let port = pop.deployment.ports()[&NODE].clients.rsplit_once(':').unwrap().1.to_owned();
+    let url = format!("localhost:{port}");
+    let told = python("triton.py", &[&url, ca.to_str().unwrap(), pop.deployment.app_key()]).await;
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((&told["live"], &told["ready"]), (&json!(true), &json!(true)));
+    assert_eq!(told["server"]["extensions"], json!(["binary_tensor_data"]));
+    for model in ["retrieval", "ranker"] {
+        let told = &told[model];
+        assert_eq!(
+            (&told["ready"], &told["equal"], &told["finite"]),
+            (&json!(true), &json!(true), &json!(true))
+        );
+        let shape: Vec<&Value> = told["shape"].as_array().unwrap().iter().collect();
+        let row: Vec<&Value> = told["row"].as_array().unwrap().iter().collect();
+        assert_eq!((shape[0], &shape[1..]), (&json!(3), &row[..]), "{told}");
+    }
+    for (refused, status, words) in
+        [("absent", "404", "\"other\""), ("no_key", "401", "app key"), ("wrong_shape", "422", "has to be")]
+    {
+        let said = &told[refused];
+        assert_eq!(said[0], status, "{said}");
+        assert!(said[1].as_str().unwrap().contains(words), "{said}");
+    }
+}
+
+/// A page in headless Chromium: fetch over HTTP/2 and HTTP/3, WebTransport, sendBeacon.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_in_chromium_asks_and_tells() {
+    let pop = Pop::serving().await;
+    let ca = pop.deployment.dir().join("pki/ca.pem");
+    let port = pop.deployment.ports()[&NODE].clients.rsplit_once(':').unwrap().1.to_owned();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let tell = listener.local_addr().unwrap().port();
+    let asked =
+        json!({"base": format!("https://127.0.0.1:{port}"), "tell": tell, "key": pop.deployment.app_key()});
+    let page = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("clients/page.html");
+    let folder = tempfile::tempdir().unwrap();
+    let mut browser = Command::new(std::env::var("CHROMIUM").unwrap_or("chromium".into()))
+        .args([
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            "--disable-background-networking",
+        ])
+        .arg(format!("--user-data-dir={}", folder.path().display()))
+        // A CA of ours is none of the browser's: it is told to believe this one key.
+        .arg(format!("--ignore-certificate-errors-spki-list={}", spki(&pop, &ca).await))
+        .arg(format!("--origin-to-force-quic-on=127.0.0.1:{port}"))
+        .arg(format!("file://{}#{}", page.display(), asked))
+        .kill_on_drop(true)
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("chromium: run `make clients` first");
+    let told = tokio::time::timeout(Duration::from_secs(60), posted(&listener))
+        .await
+        .expect("the page said nothing");
+    browser.kill().await.unwrap();
+    let offered = json!({"status": 200, "items": 5, "protocol": "h3"});
+    assert_eq!((&told["first"], &told["second"]), (&offered, &offered), "{told}");
+    assert_eq!(told["wrong"], json!({"status": 401, "code": "unauthenticated", "request_id": true}));
+    assert_eq!(told["webtransport"], json!({"status": 200, "items": 5, "accepted": 1}), "{told}");
+    assert_eq!(told["beacon"], true);
+    // One over WebTransport, one by the beacon.
+    counts(&pop, 2).await;
+}
+
+/// The hash of the key that a node's certificate carries, as Chromium takes it.
+async fn spki(pop: &Pop, ca: &Path) -> String {
+    let port = pop.deployment.ports()[&NODE].clients.rsplit_once(':').unwrap().1.to_owned();
+    let script = format!(
+        "openssl s_client -connect 127.0.0.1:{port} -CAfile {} </dev/null 2>/dev/null | openssl x509 -pubkey -noout \
+         | openssl pkey -pubin -outform der | openssl dgst -sha256 -binary | openssl base64",
+        ca.display()
+    );
+    let output = Command::new("sh").args(["-c", &script]).output().await.unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// The body of the first POST.
+async fn posted(listener: &tokio::net::TcpListener) -> Value {
+    loop {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut heard = Vec::new();
+        let whole = loop {
+            let text = String::from_utf8_lossy(&heard).into_owned();
+            if let Some((head, body)) = text.split_once("\r\n\r\n") {
+                let len = head
+                    .lines()
+                    .find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+                if len.is_none_or(|len: usize| body.len() >= len) {
+                    break body.to_owned();
+                }
+            }
+            if stream.read_buf(&mut heard).await.unwrap() == 0 {
+                break String::new();
+            }
+        };
+        let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").await;
+        if let Ok(told) = serde_json::from_str(&whole) {
+            return told;
+        }
+    }
+}
+
+/// Every node is told to end and is started again, one after the other, while connections of HTTP/1.1 stay open and are used: no
+/// request goes without its answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_leave_without_a_failed_request() {
+    let mut pop = Pop::serving().await;
+    let ca = pop.deployment.dir().join("pki/ca.pem");
+    let nodes: Vec<_> =
+        pop.deployment.ports().iter().map(|(node, ports)| (*node, ports.clients.clone())).collect();
+    let ports: Vec<String> =
+        nodes.iter().map(|(_, address)| address.rsplit_once(':').unwrap().1.to_owned()).collect();
+    let key = pop.deployment.app_key().to_owned();
+    let asking = tokio::spawn(async move {
+        let mut arguments = vec![ca.to_str().unwrap(), &key, "14"];
+        arguments.extend(ports.iter().map(String::as_str));
+        python("leaving.py", &arguments).await
+    });
+    for (node, _) in &nodes {
+        pop.deployment.stop_node(*node).await.unwrap();
+        pop.deployment.start_node(*node).unwrap();
+        pop.deployment.until_ready(READY).await.unwrap();
+    }
+    let told: Value = serde_json::from_str(&asking.await.unwrap()).unwrap();
+    assert_eq!(told["failed"], json!([]), "{told}");
+    assert!(told["answered"].as_u64().unwrap() > 1_000 && told["moved"].as_u64().unwrap() >= 3, "{told}");
 }
 
 /// 20,000 requests on 50 connections of HTTP/2, 20 at a time on each: none fails.

@@ -198,3 +198,25 @@ async fn what_is_wrong_is_said_as_a_problem() {
     let leave = curl(&pop, "/v1/recommend", &asks_leave).await;
     assert_eq!((leave.status, leave.header("access-control-allow-origin")), (200, Some("*")));
 }
+
+/// Who asks too often hears when to come back, whichever door it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_has_its_quota() {
+    let overrides =
+        Overrides { node: vec![("clients.address_requests_per_s".into(), 5.into())], ..Overrides::default() };
+    let pop = Pop::serving_with(overrides).await;
+    let ask = json!({"user_id": "u", "slot": "home"});
+    let mut limited = None;
+    for _ in 0..20 {
+        let heard = post(&pop, "/v1/recommend", &ask).await;
+        if heard.status != 200 {
+            limited = Some(heard);
+            break;
+        }
+    }
+    let limited = limited.expect("20 requests in a moment, and 5 a second are allowed");
+    limited.refuses(429, "rate_limited");
+    assert_eq!(limited.header("retry-after"), Some("1"));
+    // What needs no key is not counted.
+    assert_eq!(curl(&pop, "/healthz", &[]).await.status, 200);
+}

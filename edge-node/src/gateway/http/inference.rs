@@ -1,0 +1,207 @@
+//! The Open Inference Protocol, version 2, as KServe and Triton speak it over REST (kserve.github.io, "Open Inference Protocol"), with
+//! Triton's binary tensor data. The models of the active bundle are `retrieval` and `ranker`; their versions are the cards'. Keys need
+//! the scope `infer`: who may run a model on any numbers can learn what it knows.
+
+mod message;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use inference::{Card, EngineKind, ModelError, RankerStage, RetrievalStage, Session, Tensor};
+use proto::{Code, ErrorReply};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use service::admin::Readiness;
+use service::http::Refusal;
+
+use super::auth::Asker;
+use crate::bundles::Serving;
+use crate::gateway::Gateway;
+use crate::gateway::apps::Scope;
+use message::{Answer, Inference};
+
+/// The models.
+const NAMES: [&str; 2] = ["retrieval", "ranker"];
+/// Largest request, in bytes.
+pub(super) const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Most rows of a request: about what a recommendation ranks.
+const ROWS_MAX: usize = 256;
+/// Most numbers of an answer.
+const OUTPUT_LEN_MAX: usize = 1024 * 1024;
+
+/// An error as this protocol has it: problem+json with the member `error` beside.
+pub(super) struct Failure(Refusal);
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self(refusal)
+    }
+}
+
+impl From<ErrorReply> for Failure {
+    fn from(error: ErrorReply) -> Self {
+        Self(error.into())
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let reply = self.0.reply().clone();
+        let (head, _) = self.0.into_response().into_parts();
+        let said = json!({
+            "code": reply.code, "status": head.status.as_u16(), "detail": reply.message, "error": reply.message,
+        });
+        (head.status, head.headers, said.to_string()).into_response()
+    }
+}
+
+/// Which model, as the path names it.
+#[derive(Debug, Deserialize)]
+pub(super) struct Named {
+    model: String,
+    version: Option<String>,
+}
+
+/// `GET /v2/health/live`.
+pub(super) async fn live() -> Json<Value> {
+    Json(json!({"live": true}))
+}
+
+/// `GET /v2/health/ready`.
+pub(super) async fn ready(State(ready): State<Readiness>) -> Response {
+    match ready() {
+        Ok(()) => Json(json!({"ready": true})).into_response(),
+        Err(reason) => Failure::from(Refusal::new(Code::NotReady, reason)).into_response(),
+    }
+}
+
+/// `GET /v2`.
+pub(super) async fn server() -> Json<Value> {
+    Json(
+        json!({"name": "rockpool", "version": env!("CARGO_PKG_VERSION"), "extensions": ["binary_tensor_data"]}),
+    )
+}
+
+/// `GET /v2/models/{model}/ready`.
+pub(super) async fn model_ready(
+    State(gateway): State<Arc<Gateway>>,
+    Path(named): Path<Named>,
+) -> Result<Json<Value>, Failure> {
+    let model = Model::find(&gateway, &named)?;
+    Ok(Json(json!({"name": model.name, "ready": true})))
+}
+
+/// `GET /v2/models/{model}`.
+pub(super) async fn model(
+    State(gateway): State<Arc<Gateway>>,
+    asker: Result<Asker, Refusal>,
+    Path(named): Path<Named>,
+) -> Result<Json<Value>, Failure> {
+    gateway.apps.permit(&asker?.caller, Scope::Infer)?;
+    let model = Model::find(&gateway, &named)?;
+    let Parts { card, session } = model.parts()?;
+    let spec = session.spec();
+    let platform = match session.kind() {
+        EngineKind::Ort => "onnxruntime_onnx",
+        EngineKind::Tract => "tract_onnx",
+    };
+    Ok(Json(json!({
+        "name": model.name,
+        "versions": [card.version],
+        "platform": platform,
+        "inputs": spec.inputs.iter().map(message::described).collect::<Vec<_>>(),
+        "outputs": [message::described(&spec.output)],
+    })))
+}
+
+/// `POST /v2/models/{model}/infer`.
+pub(super) async fn infer(
+    State(gateway): State<Arc<Gateway>>,
+    asker: Result<Asker, Refusal>,
+    Path(named): Path<Named>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Failure> {
+    let deadline = Instant::now() + gateway.deadline(u32::MAX);
+    gateway.apps.permit(&asker?.caller, Scope::Infer)?;
+    let _admitted = gateway.admit()?;
+    let model = Model::find(&gateway, &named)?;
+    let Parts { card, session } = model.parts()?;
+    let rows_max = ROWS_MAX.min(OUTPUT_LEN_MAX / session.spec().output.row_len().max(1));
+    let Inference { inputs, rows, wishes } = Inference::read(session.spec(), rows_max, &headers, &body)?;
+    let answer = Answer {
+        name: model.name,
+        version: card.version.to_string(),
+        rows,
+        spec: session.spec().output.clone(),
+    };
+    let ran = gateway.workers.run(move || model.run(&inputs)).ok_or_else(|| {
+        ErrorReply::new(Code::Overloaded, "the queue for the models is full").retry_after_ms(100)
+    })?;
+    let ran = tokio::time::timeout_at(deadline.into(), ran).await;
+    let late = |_| ErrorReply::new(Code::DeadlineExceeded, "no model had time for it");
+    // A thread that gives no answer at all has caught a panic: these numbers are nothing for this model.
+    let panicked = |_| ErrorReply::new(Code::Invalid, "the model cannot work with these numbers");
+    let output = ran.map_err(late)?.map_err(panicked)??;
+    Ok(answer.with(&output, &wishes)?)
+}
+
+/// A model of the bundle that is active.
+struct Model {
+    serving: Arc<Serving>,
+    name: &'static str,
+}
+
+/// What of it is asked for here.
+struct Parts<'a> {
+    card: &'a Card,
+    session: &'a Session,
+}
+
+impl Model {
+    fn find(gateway: &Gateway, named: &Named) -> Result<Self, ErrorReply> {
+        let name = NAMES.into_iter().find(|name| *name == named.model);
+        let name =
+            name.ok_or_else(|| absent(format!("there is no model {:?}; there are {NAMES:?}", named.model)))?;
+        let serving = gateway.bundle.load();
+        let serving = serving.ok_or_else(|| ErrorReply::new(Code::NotReady, "no bundle is active yet"))?;
+        let model = Self { serving, name };
+        let active = model.parts()?.card.version.to_string();
+        match &named.version {
+            Some(asked) if *asked != active => {
+                Err(absent(format!("the active version of {name} is {active}, not {asked}")))
+            }
+            _ => Ok(model),
+        }
+    }
+
+    fn parts(&self) -> Result<Parts<'_>, ErrorReply> {
+        let bundle = self.serving.prepared.bundle();
+        let retrieval =
+            || bundle.retrieval.as_ref().map(|RetrievalStage { model, .. }| (model.card(), model.session()));
+        let ranker =
+            || bundle.ranker.as_ref().map(|RankerStage { model, .. }| (model.card(), model.session()));
+        let found = if self.name == NAMES[0] { retrieval() } else { ranker() };
+        let (card, session) =
+            found.ok_or_else(|| absent(format!("the active bundle has no {}", self.name)))?;
+        Ok(Parts { card, session })
+    }
+
+    fn run(&self, inputs: &[Tensor]) -> Result<Vec<f32>, ErrorReply> {
+        let values: Vec<_> = inputs.iter().map(Tensor::view).collect();
+        let mut output = Vec::new();
+        // Whatever an engine says: the model is sound, so it is the numbers.
+        let refused = |error: ModelError| ErrorReply::new(Code::Invalid, error.to_string());
+        self.parts()?.session.run(&values, &mut output).map_err(refused)?;
+        Ok(output)
+    }
+}
+
+fn absent(message: String) -> ErrorReply {
+    ErrorReply::new(Code::NotFound, message)
+}

@@ -1,0 +1,264 @@
+//! Tensors as the protocol says them: as JSON, or as bytes behind the JSON (Triton's "binary tensor data extension").
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse as _, Response};
+use inference::{DType, ModelSpec, Tensor, TensorSpec};
+use proto::{Code, ErrorReply};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::super::events::read;
+
+/// Where the JSON of a message ends, if bytes follow.
+const JSON_LEN: HeaderName = HeaderName::from_static("inference-header-content-length");
+
+/// A request, checked against a model.
+#[derive(Debug, PartialEq)]
+pub(super) struct Inference {
+    /// In the model's order.
+    pub(super) inputs: Vec<Tensor>,
+    /// Of each of them.
+    pub(super) rows: usize,
+    /// What is wished of the answer.
+    pub(super) wishes: Wishes,
+}
+
+/// What is wished of the answer.
+#[derive(Debug, PartialEq)]
+pub(super) struct Wishes {
+    id: Option<String>,
+    /// Bytes, not JSON.
+    binary: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct Asked {
+    id: Option<String>,
+    #[serde(default)]
+    parameters: Parameters,
+    inputs: Vec<Input>,
+    #[serde(default)]
+    outputs: Vec<Output>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Input {
+    name: String,
+    shape: Vec<u64>,
+    datatype: String,
+    #[serde(default)]
+    parameters: Parameters,
+    data: Option<Value>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Output {
+    name: String,
+    #[serde(default)]
+    parameters: Parameters,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Parameters {
+    binary_data_size: Option<usize>,
+    binary_data: Option<bool>,
+    binary_data_output: Option<bool>,
+}
+
+/// A tensor of an answer.
+#[derive(Debug, Serialize)]
+struct Said<'a> {
+    name: &'a str,
+    datatype: &'static str,
+    shape: Vec<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a [f32]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameters: Option<Value>,
+}
+
+/// A tensor of a model, as its metadata says it.
+pub(super) fn described(spec: &TensorSpec) -> Value {
+    json!({"name": spec.name, "datatype": datatype(spec.dtype), "shape": spec.dims})
+}
+
+fn datatype(dtype: DType) -> &'static str {
+    match dtype {
+        DType::I64 => "INT64",
+        DType::F32 => "FP32",
+    }
+}
+
+fn invalid(message: String) -> ErrorReply {
+    ErrorReply::new(Code::Invalid, message)
+}
+
+impl Inference {
+    /// Reads a request, and checks it against the model: every input once, of its type and shape, all of as many rows.
+    pub(super) fn read(
+        model: &ModelSpec,
+        rows_max: usize,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Result<Self, ErrorReply> {
+        let (said, mut bytes) = split(headers, body)?;
+        let asked: Asked = read(said)?;
+        let (mut inputs, mut rows): (Vec<Option<Tensor>>, _) =
+            (model.inputs.iter().map(|_| None).collect(), None);
+        for input in asked.inputs {
+            let at = model.inputs.iter().position(|spec| spec.name == input.name);
+            let names = || model.inputs.iter().map(|spec| spec.name.as_str()).collect::<Vec<_>>();
+            let at = at.ok_or_else(|| {
+                invalid(format!("no input is called {:?}; there are {:?}", input.name, names()))
+            })?;
+            let spec = &model.inputs[at];
+            let len = input.rows_of(spec, rows_max)?;
+            if *rows.get_or_insert(len) != len || inputs[at].is_some() {
+                return Err(invalid(format!(
+                    "input {:?} comes twice, or with other rows than the rest",
+                    input.name
+                )));
+            }
+            inputs[at] = Some(input.tensor(spec, len, &mut bytes)?);
+        }
+        if !bytes.is_empty() {
+            return Err(invalid(format!("{} bytes behind the last input belong to none", bytes.len())));
+        }
+        let missing = |(input, spec): (Option<Tensor>, &TensorSpec)| {
+            input.ok_or_else(|| invalid(format!("input {:?} is missing", spec.name)))
+        };
+        let inputs = inputs.into_iter().zip(&model.inputs).map(missing).collect::<Result<_, _>>()?;
+        let mut binary = asked.parameters.binary_data_output.unwrap_or(false);
+        for output in asked.outputs {
+            if output.name != model.output.name {
+                let message =
+                    format!("no output is called {:?}; there is {:?}", output.name, model.output.name);
+                return Err(invalid(message));
+            }
+            binary = output.parameters.binary_data.unwrap_or(binary);
+        }
+        Ok(Self { inputs, rows: rows.unwrap_or_default(), wishes: Wishes { id: asked.id, binary } })
+    }
+}
+
+/// The JSON, and the bytes behind it.
+fn split<'b>(headers: &HeaderMap, body: &'b [u8]) -> Result<(&'b [u8], &'b [u8]), ErrorReply> {
+    let Some(len) = headers.get(JSON_LEN) else { return Ok((body, &[])) };
+    let len = len.to_str().ok().and_then(|text| text.parse().ok());
+    let malformed = || ErrorReply::new(Code::Malformed, format!("{JSON_LEN} is not how long the JSON is"));
+    len.and_then(|len| body.split_at_checked(len)).ok_or_else(malformed)
+}
+
+impl Input {
+    fn rows_of(&self, spec: &TensorSpec, rows_max: usize) -> Result<usize, ErrorReply> {
+        let row = spec.dims.iter().skip(1).map(|dim| u64::try_from(*dim).ok());
+        let fits = self.datatype == datatype(spec.dtype)
+            && self.shape.len() == spec.dims.len()
+            && self.shape.iter().skip(1).map(|dim| Some(*dim)).eq(row);
+        if !fits {
+            let (theirs, ours) = ((&self.datatype, &self.shape), (datatype(spec.dtype), &spec.dims));
+            let message = format!("input {:?} is {theirs:?}, and has to be {ours:?} (-1: rows)", self.name);
+            return Err(invalid(message));
+        }
+        let rows = self.shape.first().and_then(|rows| usize::try_from(*rows).ok());
+        rows.filter(|rows| (1..=rows_max).contains(rows)).ok_or_else(|| {
+            let message = format!(
+                "input {:?} has {:?} rows; from 1 to {rows_max} can be run",
+                self.name,
+                self.shape.first()
+            );
+            ErrorReply::new(Code::TooLarge, message)
+        })
+    }
+
+    fn tensor(self, spec: &TensorSpec, rows: usize, bytes: &mut &[u8]) -> Result<Tensor, ErrorReply> {
+        let (name, len) = (self.name, rows * spec.row_len());
+        let tensor = match (self.parameters.binary_data_size, self.data) {
+            (Some(size), None) => {
+                let own;
+                let short = || invalid(format!("input {name:?} says {size} bytes, and there are fewer"));
+                (own, *bytes) = bytes.split_at_checked(size).ok_or_else(short)?;
+                from_bytes(spec.dtype, own)
+            }
+            (None, Some(data)) => from_json(spec.dtype, &data, len),
+            _ => None,
+        };
+        let tensor = tensor.filter(|tensor| tensor.view().len() == len);
+        tensor.ok_or_else(|| invalid(format!("input {name:?} does not bring {len} numbers of its type")))
+    }
+}
+
+fn from_bytes(dtype: DType, bytes: &[u8]) -> Option<Tensor> {
+    match dtype {
+        DType::I64 => {
+            let (numbers, []) = bytes.as_chunks() else { return None };
+            Some(Tensor::I64(numbers.iter().map(|number| i64::from_le_bytes(*number)).collect()))
+        }
+        DType::F32 => {
+            let (numbers, []) = bytes.as_chunks() else { return None };
+            Some(Tensor::F32(numbers.iter().map(|number| f32::from_le_bytes(*number)).collect()))
+        }
+    }
+}
+
+/// Row by row, flat or nested as deep as serde_json reads.
+fn from_json(dtype: DType, data: &Value, len: usize) -> Option<Tensor> {
+    fn flat<T>(value: &Value, number: &impl Fn(&Value) -> Option<T>, into: &mut Vec<T>) -> Option<()> {
+        match value {
+            Value::Array(values) => values.iter().try_for_each(|value| flat(value, number, into)),
+            value => number(value).map(|number| into.push(number)),
+        }
+    }
+    match dtype {
+        DType::I64 => {
+            let mut numbers = Vec::with_capacity(len);
+            flat(data, &Value::as_i64, &mut numbers).map(|()| Tensor::I64(numbers))
+        }
+        DType::F32 => {
+            let mut numbers = Vec::with_capacity(len);
+            flat(data, &|value: &Value| value.as_f64().map(|number| number as f32), &mut numbers)
+                .map(|()| Tensor::F32(numbers))
+        }
+    }
+}
+
+/// What an answer says beside its numbers.
+pub(super) struct Answer {
+    pub(super) name: &'static str,
+    pub(super) version: String,
+    pub(super) rows: usize,
+    pub(super) spec: TensorSpec,
+}
+
+impl Answer {
+    /// The answer with these numbers.
+    pub(super) fn with(self, output: &[f32], wishes: &Wishes) -> Result<Response, ErrorReply> {
+        let mut shape = self.spec.dims.clone();
+        if let Some(first) = shape.first_mut() {
+            *first = i64::try_from(self.rows).unwrap_or(i64::MAX);
+        }
+        let mut said =
+            Said { name: &self.spec.name, datatype: "FP32", shape, data: Some(output), parameters: None };
+        if wishes.binary {
+            said.data = None;
+            said.parameters = Some(json!({"binary_data_size": size_of_val(output)}));
+        }
+        let mut head = json!({"model_name": self.name, "model_version": self.version, "outputs": [said]});
+        if let Some(id) = &wishes.id {
+            head["id"] = id.as_str().into();
+        }
+        let mut body = head.to_string().into_bytes();
+        let mut headers = HeaderMap::new();
+        let kind = if wishes.binary { "application/octet-stream" } else { "application/json" };
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        if wishes.binary {
+            headers.insert(JSON_LEN, HeaderValue::from(body.len()));
+            body.extend(output.iter().flat_map(|number| number.to_le_bytes()));
+        }
+        Ok((headers, body).into_response())
+    }
+}
+
+#[cfg(test)]
+mod tests;
