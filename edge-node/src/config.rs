@@ -114,6 +114,8 @@ pub struct HttpConfig {
     pub listen: String,
     /// UDP port at which HTTP/3 is said to be served; 0: that of the clients' door.
     pub http3_port: u16,
+    /// Most connections of HTTP/3, which share the clients' door with the SDK's.
+    pub http3_connections_max: usize,
     /// Pages of these origins may ask; `*`: of any.
     pub cors_origins: Vec<String>,
     /// Most connections.
@@ -254,6 +256,7 @@ impl Config {
             ("clients.in_flight_max", self.clients.in_flight_max as u64),
             ("clients.deadline_ms", self.clients.deadline_ms),
             ("http.connections_max", self.http.connections_max as u64),
+            ("http.http3_connections_max", self.http.http3_connections_max as u64),
             ("http.streams_max", u64::from(self.http.streams_max)),
             ("http.handshake_timeout_ms", self.http.handshake_timeout_ms),
             ("serving.candidates", self.serving.candidates as u64),

@@ -11,7 +11,7 @@ mod quota;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use proto::client::{Ask, ClientReply, ClientRequest, OpenSession, Recommend, SessionOpened, Track, Tracked};
+use proto::client::{Ask, ClientReply, ClientRequest, OpenSession, SessionOpened, Track, Tracked};
 use proto::command::{Command, Effect};
 use proto::limits::EVENT_FUTURE_MS_MAX;
 use proto::{Code, ErrorReply, SessionToken};
@@ -52,6 +52,8 @@ pub struct Gateway {
     pub metrics: Metrics,
     admission: Arc<Semaphore>,
     apps: Apps,
+    /// Those who run models on numbers of their own: half of the threads are for recommendations.
+    inferences: Semaphore,
 }
 
 impl Gateway {
@@ -66,8 +68,9 @@ impl Gateway {
     ) -> anyhow::Result<Self> {
         let apps = Apps::new(&config.apps, config.address_requests_per_s)?;
         let admission = Arc::new(Semaphore::new(config.in_flight_max));
+        let inferences = Semaphore::new((workers.threads() / 2).max(1));
         let (node, serving) = (node.node.clone(), node.serving.clone());
-        Ok(Self { node, config, serving, store, workers, bundle, metrics, admission, apps })
+        Ok(Self { node, config, serving, store, workers, bundle, metrics, admission, apps, inferences })
     }
 
     /// Accepts clients until shutdown, then lets running requests finish.
@@ -173,14 +176,30 @@ impl Gateway {
         }
     }
 
+    /// Answers whoever may ask.
     async fn answer(&self, caller: &Caller, request: ClientRequest) -> ClientReply {
+        let (ask, scope) = match &request.ask {
+            Ask::Recommend(_) => ("recommend", Some(Scope::Recommend)),
+            Ask::Track(_) => ("track", Some(Scope::Track)),
+            Ask::Session(_) | Ask::Ping => ("", None),
+        };
+        if let Some(Err(error)) = scope.map(|scope| self.apps.permit(caller, scope)) {
+            self.count::<()>(ask, &Err(error.clone()));
+            return ClientReply::Error(error);
+        }
+        self.answer_permitted(request).await
+    }
+
+    /// Answers what was permitted.
+    async fn answer_permitted(&self, request: ClientRequest) -> ClientReply {
         let started = Instant::now();
         let deadline = started + self.deadline(request.deadline_ms);
         let (ask, reply) = match request.ask {
-            Ask::Recommend(ask) => ("recommend", self.recommend(caller, ask, started, deadline).await),
-            Ask::Track(track) => {
-                ("track", self.track(caller, track, deadline).await.map(ClientReply::Tracked))
-            }
+            Ask::Recommend(ask) => (
+                "recommend",
+                pipeline::recommend(self, ask, started, deadline).await.map(ClientReply::Answer),
+            ),
+            Ask::Track(track) => ("track", self.track(track, deadline).await.map(ClientReply::Tracked)),
             Ask::Session(open) => {
                 ("session", self.session(&open).map(|(_, opened)| ClientReply::Session(opened)))
             }
@@ -201,24 +220,7 @@ impl Gateway {
         }
     }
 
-    async fn recommend(
-        &self,
-        caller: &Caller,
-        ask: Recommend,
-        started: Instant,
-        deadline: Instant,
-    ) -> Result<ClientReply, ErrorReply> {
-        self.apps.permit(caller, Scope::Recommend)?;
-        pipeline::recommend(self, ask, started, deadline).await.map(ClientReply::Answer)
-    }
-
-    async fn track(
-        &self,
-        caller: &Caller,
-        mut track: Track,
-        deadline: Instant,
-    ) -> Result<Tracked, ErrorReply> {
-        self.apps.permit(caller, Scope::Track)?;
+    async fn track(&self, mut track: Track, deadline: Instant) -> Result<Tracked, ErrorReply> {
         let _admitted = self.admit()?;
         let received_at_ms = clock::now_ms();
         // One of the two clocks is wrong, and an app cannot know which: what happened is worth more than when.

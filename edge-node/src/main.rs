@@ -8,6 +8,9 @@ use clap::Parser;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Open files beside connections: the log, the state, artifacts, sockets.
+const OTHER_FILES: u64 = 512;
+
 /// One node of a Rockpool PoP.
 ///
 /// Settings come from the commented defaults (see --print-config), then your file, then the environment:
@@ -32,6 +35,7 @@ fn main() -> anyhow::Result<()> {
     }
     let config = edge_node::config::Config::load(arguments.config.as_deref())?;
     service::telemetry::init(&config.log)?;
+    service::resources::open_files(config.http.connections_max as u64 + OTHER_FILES);
     // FAILPOINTS of the environment, for as long as the node runs.
     #[cfg(feature = "planted")]
     let _planted = fail::FailScenario::setup();

@@ -68,6 +68,7 @@ enum Queued {
 pub struct Workers {
     queue: Sender<Queued>,
     candidates: usize,
+    threads: usize,
 }
 
 impl Workers {
@@ -81,7 +82,12 @@ impl Workers {
             let thread = std::thread::Builder::new().name(format!("model-{number}"));
             thread.spawn(move || work(&jobs, candidates)).context("cannot start a model thread")?;
         }
-        Ok(Self { queue, candidates: config.candidates })
+        Ok(Self { queue, candidates: config.candidates, threads })
+    }
+
+    /// How many threads there are.
+    pub fn threads(&self) -> usize {
+        self.threads
     }
 
     /// Hands a job over. `None`: the queue is full.

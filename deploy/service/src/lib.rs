@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod files;
 pub mod http;
+pub mod resources;
 pub mod secrets;
 pub mod settings;
 pub mod shutdown;

@@ -13,7 +13,9 @@
 //! | `inference` | the Open Inference Protocol: Triton's and KServe's clients can run the models |
 //! | `segment` | the HTTP tracking API of Segment: apps that speak it change their host, and no more |
 
+mod activity;
 mod auth;
+mod bodies;
 mod events;
 mod guard;
 mod http3;
@@ -107,7 +109,7 @@ pub fn serve(
     };
     let over_tcp = advertising(router.clone(), udp_port);
     Ok(async move {
-        let over_quic = http3::serve(doors.quic, router, metrics.clone());
+        let over_quic = http3::serve(doors.quic, router, config.http3_connections_max, metrics.clone());
         let over_tcp = server::serve(doors.tcp, over_tcp, config, metrics, shutdown);
         tokio::join!(over_quic, over_tcp);
     })
@@ -122,7 +124,6 @@ fn routes() -> Vec<(&'static str, MethodRouter<Http>)> {
         ("/openapi.json", get(openapi)),
         ("/v1/recommend", post(recommend::recommend)),
         ("/v1/events", post(events::track).layer(batch)),
-        ("/v1/batch", post(segment::batch).layer(batch)),
         ("/v1/session", connect(webtransport::open)),
     ];
     let tensors = DefaultBodyLimit::max(inference::BODY_BYTES_MAX);
@@ -137,6 +138,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<Http>)> {
         ("/v2/models/{model}/versions/{version}/ready", get(inference::model_ready)),
         ("/v2/models/{model}/versions/{version}/infer", post(inference::infer).layer(tensors)),
     ]);
+    routes.extend(segment::BATCHES.map(|path| (path, post(segment::batch).layer(batch))));
     routes.extend(segment::KINDS.iter().map(|(path, _)| (*path, post(segment::one))));
     routes
 }
@@ -151,6 +153,7 @@ fn router(http: Http, config: &HttpConfig) -> anyhow::Result<Router> {
     Ok(router
         .fallback(|| async { Refusal::new(Code::NotFound, "no such path; see /openapi.json") })
         .method_not_allowed_fallback(|| async { Refusal::method_not_allowed() })
+        .layer(middleware::from_fn_with_state(bodies::Room::new(), bodies::bounded))
         .layer(RequestDecompressionLayer::new())
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(CompressionLayer::new())
@@ -176,7 +179,11 @@ async fn ask(
     deadline_ms: u32,
     ask: Ask,
 ) -> Result<ClientReply, Refusal> {
-    match gateway.answer(caller, ClientRequest { trace: trace.id, deadline_ms, ask }).await {
+    answered(gateway.answer(caller, ClientRequest { trace: trace.id, deadline_ms, ask }).await)
+}
+
+fn answered(reply: ClientReply) -> Result<ClientReply, Refusal> {
+    match reply {
         ClientReply::Error(reply) => Err(reply.into()),
         reply => Ok(reply),
     }

@@ -43,4 +43,6 @@ enum CloseCode {
     Forbidden = 3,
     /// As HTTP/3 says that all is well (RFC 9114, 8.1).
     Http3NoError = 0x100,
+    /// As HTTP/3 says that there is too much (RFC 9114, 8.1).
+    Http3ExcessiveLoad = 0x107,
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
-use proto::client::{Ask, ClientReply, Track, Tracked};
+use proto::client::{Ask, ClientReply, ClientRequest, Track, Tracked};
 use proto::limits::TRACK_EVENTS_MAX;
 use proto::{AnswerId, Code, DeviceId, ErrorReply, Event, EventId, EventKind, ItemId, SlotId, UserId};
 use serde::{Deserialize, Serialize};
@@ -16,10 +16,10 @@ use service::http::Refusal;
 use super::auth::Asker;
 use super::guard::Trace;
 use super::time::at_ms;
-use super::{ask, unexpected, visitor};
+use super::{answered, unexpected, visitor};
 use crate::clock;
 use crate::gateway::Gateway;
-use crate::gateway::apps::Caller;
+use crate::gateway::apps::{Caller, Scope};
 
 /// A batch.
 #[derive(Debug, Deserialize)]
@@ -111,10 +111,16 @@ pub(super) async fn send(
     if events.is_empty() {
         return Err(Refusal::new(Code::Invalid, "there is no event in it"));
     }
+    // Once for all pieces, and before the first: a batch that begins goes to its end.
+    gateway.apps.permit(caller, Scope::Track)?;
     for piece in events.chunks(TRACK_EVENTS_MAX) {
         // Not the short default of a recommendation: nobody looks at a page while this is written.
         let asked = Ask::Track(Track { events: piece.to_vec() });
-        match ask(gateway, caller, trace, u32::MAX, asked).await? {
+        match answered(
+            gateway
+                .answer_permitted(ClientRequest { trace: trace.id, deadline_ms: u32::MAX, ask: asked })
+                .await,
+        )? {
             ClientReply::Tracked(Tracked { token, accepted: new, duplicates: old }) => {
                 accepted += new;
                 duplicates += old;

@@ -9,7 +9,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use proto::{Code, TraceId};
 use service::http::{REQUEST_ID, Refusal, known_method, request_id};
 use tracing::Instrument;
@@ -26,6 +26,7 @@ pub(super) const REQUEST_WITHIN: Duration = Duration::from_secs(20);
 pub struct HttpMetrics {
     requests: IntCounterVec,
     seconds: HistogramVec,
+    skipped: IntCounter,
     /// Connections now.
     pub connections: IntGauge,
 }
@@ -40,11 +41,19 @@ impl HttpMetrics {
             HistogramOpts::new("rockpool_http_request_seconds", "Time to answer over HTTP, by route")
                 .buckets(prometheus::exponential_buckets(0.0005, 2.0, 15)?);
         let seconds = HistogramVec::new(seconds, &["route"])?;
+        let skipped = "Messages of Segment's batches that were wrong, and skipped";
+        let skipped = IntCounter::new("rockpool_http_segment_skipped_total", skipped)?;
+        registry.register(Box::new(skipped.clone()))?;
         let connections = IntGauge::new("rockpool_http_connections", "Connections over HTTP now")?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(seconds.clone()))?;
         registry.register(Box::new(connections.clone()))?;
-        Ok(Self { requests, seconds, connections })
+        Ok(Self { requests, seconds, skipped, connections })
+    }
+
+    /// Messages of a batch were wrong.
+    pub(super) fn count_skipped(&self, messages: u64) {
+        self.skipped.inc_by(messages);
     }
 }
 

@@ -1,9 +1,12 @@
 //! HTTP/3 (RFC 9114): connections at the SDK's port that said `h3` in their handshake. What they ask goes the way of HTTP/1.1
 //! and 2; streams of WebTransport are told apart here.
 
+mod bounded;
+mod frames;
+
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -11,6 +14,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, Request, Response, header};
+use bounded::Bounded;
 use bytes::Buf as _;
 use h3::error::{Code, ConnectionError, StreamError};
 use h3::ext::Protocol;
@@ -22,10 +26,13 @@ use h3::stream::BufRecvStream;
 use h3::webtransport::SessionId;
 use http_body::{Body as _, Frame as BodyFrame, SizeHint};
 use http_body_util::BodyExt as _;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
-use transport::quic::{Http3Caller, Http3Connection, QuicListener};
+use transport::quic::{Http3Caller, QuicListener};
 
+use super::activity::Activity;
 use super::auth::PeerAddress;
 use super::server::{HEAD_WITHIN, HEADERS_BYTES_MAX};
 use super::webtransport::{self, SESSIONS_MAX, Sessions};
@@ -33,7 +40,7 @@ use super::{HttpMetrics, guard};
 use crate::gateway::apps::address_of;
 
 /// A stream both ways.
-pub(super) type Both = <Http3Connection as OpenStreams<Bytes>>::BidiStream;
+pub(super) type Both = <Bounded as OpenStreams<Bytes>>::BidiStream;
 /// A stream that the caller writes.
 pub(super) type Incoming = <Both as BidiStream<Bytes>>::RecvStream;
 /// Requests that may still be on their way when GOAWAY is sent: they are answered.
@@ -42,11 +49,22 @@ const LATE_REQUESTS_MAX: usize = 256;
 const LINGER: Duration = Duration::from_secs(1);
 /// How long a caller may take to take a part of an answer.
 const TAKEN_WITHIN: Duration = Duration::from_secs(20);
+/// Streams of one connection; with the last of them it ends. h3 0.0.8 remembers those that were no requests for as long as it lives.
+const STREAMS_MAX: usize = 100_000;
 
 /// Serves until the listener ends.
-pub(super) async fn serve(listener: Arc<QuicListener>, router: Router, metrics: HttpMetrics) {
-    let connections = TaskTracker::new();
+pub(super) async fn serve(
+    listener: Arc<QuicListener>,
+    router: Router,
+    connections_max: usize,
+    metrics: HttpMetrics,
+) {
+    let (connections, places) = (TaskTracker::new(), Arc::new(Semaphore::new(connections_max)));
     while let Some(caller) = listener.accept_http3().await {
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            caller.refuse("there are as many connections of HTTP/3 as there may be");
+            continue;
+        };
         let (router, gauge) = (router.clone(), metrics.connections.clone());
         connections.spawn(async move {
             gauge.inc();
@@ -54,6 +72,7 @@ pub(super) async fn serve(listener: Arc<QuicListener>, router: Router, metrics: 
                 tracing::debug!(address = caller.address(), %error, "a connection of HTTP/3 ended");
             }
             gauge.dec();
+            drop(place);
         });
     }
     connections.close();
@@ -66,6 +85,9 @@ pub(super) struct Talk {
     router: Router,
     from: PeerAddress,
     requests: TaskTracker,
+    /// Cancelled when the connection is to end.
+    pub(super) ending: CancellationToken,
+    pub(super) activity: Arc<Activity>,
 }
 
 /// What a caller began.
@@ -83,11 +105,13 @@ async fn converse(caller: &Http3Caller, router: Router) -> Result<(), Connection
         .max_webtransport_sessions(SESSIONS_MAX as u64)
         // Nobody reads them, but browsers begin no session without.
         .enable_datagram(true)
-        .build(caller.connection())
+        .build(Bounded(caller.connection()))
         .await?;
     let from = PeerAddress(address_of(caller.address()));
-    let talk = Arc::new(Talk { sessions: Sessions::new(), router, from, requests: TaskTracker::new() });
-    let mut told = false;
+    let (sessions, requests, activity) = (Sessions::new(), TaskTracker::new(), Activity::new());
+    let talk = Arc::new(Talk { sessions, router, from, requests, ending: caller.ending().clone(), activity });
+    let mut unused = pin!(talk.activity.unused());
+    let (mut told, mut streams) = (false, 0);
     loop {
         let all_answered = async {
             talk.requests.wait().await;
@@ -95,8 +119,15 @@ async fn converse(caller: &Http3Caller, router: Router) -> Result<(), Connection
         };
         tokio::select! {
             arrival = poll_fn(|cx| poll_arrival(&mut connection, cx)) => match arrival? {
-                None => return Ok(()),
+                // The caller asks no more.
+                None => {
+                    talk.requests.close();
+                    talk.requests.wait().await;
+                    tokio::time::sleep(LINGER).await;
+                    return Ok(());
+                }
                 Some(Arrival::Stream(stream)) => {
+                    streams += 1;
                     let resolver = connection.create_resolver(FrameStream::new(BufRecvStream::new(stream)));
                     // Said once a connection, to keep others from relying on what is reserved (RFC 9114, 7.2.8).
                     connection.inner.send_grease_frame = false;
@@ -106,7 +137,7 @@ async fn converse(caller: &Http3Caller, router: Router) -> Result<(), Connection
                     talk.requests.spawn(webtransport::one_way(stream, session, Arc::clone(&talk)));
                 }
             },
-            () = caller.ending().cancelled(), if !told => {
+            () = ended(caller.ending(), unused.as_mut(), streams), if !told => {
                 told = true;
                 connection.shutdown(LATE_REQUESTS_MAX).await?;
                 talk.requests.close();
@@ -116,8 +147,17 @@ async fn converse(caller: &Http3Caller, router: Router) -> Result<(), Connection
     }
 }
 
+/// When a connection is to end: at its time, with its node, or because it is not used, or has been used much.
+async fn ended(ending: &CancellationToken, unused: Pin<&mut impl Future<Output = ()>>, streams: usize) {
+    tokio::select! {
+        () = ending.cancelled() => {}
+        () = unused => {}
+        () = std::future::ready(()), if streams >= STREAMS_MAX => {}
+    }
+}
+
 fn poll_arrival(
-    connection: &mut Connection<Http3Connection, Bytes>,
+    connection: &mut Connection<Bounded, Bytes>,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Option<Arrival>, ConnectionError>> {
     let arrived = connection.poll_accept_request_stream(cx)?;
@@ -135,7 +175,7 @@ fn poll_arrival(
 }
 
 /// One stream: its first frame says what it is.
-async fn told_apart(mut resolver: RequestResolver<Http3Connection, Bytes>, talk: Arc<Talk>) {
+async fn told_apart(mut resolver: RequestResolver<Bounded, Bytes>, talk: Arc<Talk>) {
     let first = poll_fn(|cx| resolver.frame_stream.poll_next(cx));
     let Ok(first) = tokio::time::timeout(HEAD_WITHIN, first).await else { return };
     if let Ok(Some(Frame::WebTransportStream(session))) = first {
@@ -161,7 +201,13 @@ async fn answer(
     let (mut stream, incoming) = stream.split();
     let request = request.map(|()| Body::new(RequestBody { stream: incoming, ended: false }));
     let (head, mut body) = talk.hear(request).await.into_parts();
-    stream.send_response(Response::from_parts(head, ())).await?;
+    let Ok(sent) =
+        tokio::time::timeout(TAKEN_WITHIN, stream.send_response(Response::from_parts(head, ()))).await
+    else {
+        stream.stop_stream(Code::H3_REQUEST_CANCELLED);
+        return Ok(());
+    };
+    sent?;
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else {
             stream.stop_stream(Code::H3_INTERNAL_ERROR);
@@ -186,6 +232,7 @@ async fn answer(
 impl Talk {
     /// What the routes say, with the headers that hyper adds to HTTP/1.1 and 2.
     pub(super) async fn hear(&self, mut request: Request<Body>) -> Response<Body> {
+        let _busy = self.activity.begin();
         request.extensions_mut().insert(self.from);
         let said: Result<_, Infallible> = self.router.clone().oneshot(request).await;
         let Ok(mut response) = said;

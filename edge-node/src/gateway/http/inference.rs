@@ -9,8 +9,9 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{FromRequestParts, Path, State};
 use axum::http::HeaderMap;
+use axum::http::request::Parts as Head;
 use axum::response::{IntoResponse, Response};
 use inference::{Card, EngineKind, ModelError, RankerStage, RetrievalStage, Session, Tensor};
 use proto::{Code, ErrorReply};
@@ -19,6 +20,7 @@ use serde_json::{Value, json};
 use service::admin::Readiness;
 use service::http::Refusal;
 
+use super::Http;
 use super::auth::Asker;
 use crate::bundles::Serving;
 use crate::gateway::Gateway;
@@ -99,10 +101,9 @@ pub(super) async fn model_ready(
 /// `GET /v2/models/{model}`.
 pub(super) async fn model(
     State(gateway): State<Arc<Gateway>>,
-    asker: Result<Asker, Refusal>,
+    _permitted: Permitted,
     Path(named): Path<Named>,
 ) -> Result<Json<Value>, Failure> {
-    gateway.apps.permit(&asker?.caller, Scope::Infer)?;
     let model = Model::find(&gateway, &named)?;
     let Parts { card, session } = model.parts()?;
     let spec = session.spec();
@@ -122,33 +123,37 @@ pub(super) async fn model(
 /// `POST /v2/models/{model}/infer`.
 pub(super) async fn infer(
     State(gateway): State<Arc<Gateway>>,
-    asker: Result<Asker, Refusal>,
+    _permitted: Permitted,
     Path(named): Path<Named>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Failure> {
     let deadline = Instant::now() + gateway.deadline(u32::MAX);
-    gateway.apps.permit(&asker?.caller, Scope::Infer)?;
     let _admitted = gateway.admit()?;
     let model = Model::find(&gateway, &named)?;
-    let Parts { card, session } = model.parts()?;
-    let rows_max = ROWS_MAX.min(OUTPUT_LEN_MAX / session.spec().output.row_len().max(1));
-    let Inference { inputs, rows, wishes } = Inference::read(session.spec(), rows_max, &headers, &body)?;
-    let answer = Answer {
-        name: model.name,
-        version: card.version.to_string(),
-        rows,
-        spec: session.spec().output.clone(),
-    };
-    let ran = gateway.workers.run(move || model.run(&inputs)).ok_or_else(|| {
+    let late = |_| ErrorReply::new(Code::DeadlineExceeded, "no model had time for it");
+    // Recommendations have the model threads too; and reading so many numbers is nothing for the threads that do IO.
+    let _turn = tokio::time::timeout_at(deadline.into(), gateway.inferences.acquire()).await.map_err(late)?;
+    let ran = gateway.workers.run(move || model.infer(&headers, &body)).ok_or_else(|| {
         ErrorReply::new(Code::Overloaded, "the queue for the models is full").retry_after_ms(100)
     })?;
     let ran = tokio::time::timeout_at(deadline.into(), ran).await;
-    let late = |_| ErrorReply::new(Code::DeadlineExceeded, "no model had time for it");
     // A thread that gives no answer at all has caught a panic: these numbers are nothing for this model.
     let panicked = |_| ErrorReply::new(Code::Invalid, "the model cannot work with these numbers");
-    let output = ran.map_err(late)?.map_err(panicked)??;
-    Ok(answer.with(&output, &wishes)?)
+    Ok(ran.map_err(late)?.map_err(panicked)??)
+}
+
+/// Somebody whose key is for this.
+pub(super) struct Permitted;
+
+impl FromRequestParts<Http> for Permitted {
+    type Rejection = Failure;
+
+    async fn from_request_parts(head: &mut Head, http: &Http) -> Result<Self, Failure> {
+        let asker = Asker::from_request_parts(head, http).await?;
+        http.gateway.apps.permit(&asker.caller, Scope::Infer)?;
+        Ok(Self)
+    }
 }
 
 /// A model of the bundle that is active.
@@ -192,13 +197,19 @@ impl Model {
         Ok(Parts { card, session })
     }
 
-    fn run(&self, inputs: &[Tensor]) -> Result<Vec<f32>, ErrorReply> {
+    /// From the request's bytes to the answer's: work for a model thread.
+    fn infer(&self, headers: &HeaderMap, body: &[u8]) -> Result<Response, ErrorReply> {
+        let Parts { card, session } = self.parts()?;
+        let spec = session.spec();
+        let rows_max = ROWS_MAX.min(OUTPUT_LEN_MAX / spec.output.row_len().max(1));
+        let Inference { inputs, rows, wishes } = Inference::read(spec, rows_max, headers, body)?;
         let values: Vec<_> = inputs.iter().map(Tensor::view).collect();
         let mut output = Vec::new();
         // Whatever an engine says: the model is sound, so it is the numbers.
         let refused = |error: ModelError| ErrorReply::new(Code::Invalid, error.to_string());
-        self.parts()?.session.run(&values, &mut output).map_err(refused)?;
-        Ok(output)
+        session.run(&values, &mut output).map_err(refused)?;
+        let (version, spec) = (card.version.to_string(), spec.output.clone());
+        Answer { name: self.name, version, rows, spec }.with(&output, &wishes)
     }
 }
 

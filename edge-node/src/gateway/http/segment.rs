@@ -12,8 +12,10 @@ use axum::body::Bytes;
 use axum::extract::{MatchedPath, State};
 use proto::{Code, ErrorReply, Event};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use service::http::Refusal;
 
+use super::HttpMetrics;
 use super::auth::Presented;
 use super::events::{read, send};
 use super::guard::Trace;
@@ -28,6 +30,10 @@ const MESSAGE_BYTES_MAX: usize = 32 * 1024;
 pub(super) const BATCH_BYTES_MAX: usize = 500 * 1024;
 /// Most messages of a batch, as Segment has it.
 const BATCH_LEN_MAX: usize = 2_500;
+
+/// Routes of many. The first is the specification's; Segment's libraries for browsers and Kotlin send to the second, those for Android, iOS and
+/// older Ruby to the others.
+pub(super) const BATCHES: [&str; 4] = ["/v1/batch", "/v1/b", "/v1/import", "/v1/import/"];
 
 /// Routes of one message; the short ones are those of Segment's browser library.
 pub(super) const KINDS: [(&str, Kind); 12] = [
@@ -56,10 +62,11 @@ struct Envelope {
 /// Many messages.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Batch {
-    batch: Vec<Message>,
-    #[serde(flatten)]
-    envelope: Envelope,
+struct Batch<'a> {
+    #[serde(borrow)]
+    batch: Vec<&'a RawValue>,
+    write_key: Option<String>,
+    sent_at: Option<String>,
 }
 
 /// What Segment's clients wait for.
@@ -87,22 +94,34 @@ pub(super) async fn one(
 
 pub(super) async fn batch(
     State(gateway): State<Arc<Gateway>>,
+    State(http): State<HttpMetrics>,
     trace: Trace,
     presented: Presented,
     body: Bytes,
 ) -> Result<Json<Done>, Refusal> {
-    let Batch { batch, envelope } = read(&body)?;
-    let asker = presented.known(&gateway, envelope.write_key)?;
+    let Batch { batch, write_key, sent_at } = read(&body)?;
+    let asker = presented.known(&gateway, write_key)?;
     if batch.len() > BATCH_LEN_MAX {
         let message = format!("a batch has at most {BATCH_LEN_MAX} messages, not {}", batch.len());
         return Err(Refusal::new(Code::TooLarge, message));
     }
-    let received = Received { at_ms: clock::now_ms(), sent_at: envelope.sent_at, trace: trace.id };
-    let mut events = Vec::with_capacity(batch.len());
-    for (at, message) in batch.into_iter().enumerate() {
-        let named =
-            |error: ErrorReply| ErrorReply::new(error.code, format!("batch[{at}]: {}", error.message));
-        events.extend(message.events(&received).map_err(named)?);
+    let received = Received { at_ms: clock::now_ms(), sent_at, trace: trace.id };
+    let (mut events, mut skipped) = (Vec::with_capacity(batch.len()), 0);
+    for message in batch {
+        let told = small(message.get().len())
+            .and_then(|()| read::<Message>(message.get().as_bytes())?.events(&received));
+        match told {
+            Ok(told) => events.extend(told),
+            // Libraries throw a batch away that is refused: one message that is wrong must not take the others along.
+            Err(error) => {
+                skipped += 1;
+                tracing::debug!(%error, "a message of a batch is skipped");
+            }
+        }
+    }
+    http.count_skipped(skipped);
+    if events.is_empty() && skipped > 0 {
+        return Ok(Json(Done { success: true }));
     }
     take(&gateway, &asker.caller, trace, events).await
 }

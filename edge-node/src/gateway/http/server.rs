@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::service::TowerToHyperService;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 use transport::tcp::{Caller, TcpDoor};
 
 use super::HttpMetrics;
+use super::activity::Activity;
 use super::auth::PeerAddress;
 use crate::config::HttpConfig;
 
@@ -44,7 +47,7 @@ pub(super) async fn serve(
     metrics: HttpMetrics,
     shutdown: CancellationToken,
 ) {
-    let (builder, connections) = (Arc::new(builder(&config)), TaskTracker::new());
+    let (builders, connections) = (Arc::new(Builders::new(&config)), TaskTracker::new());
     let times = Times {
         age_max: Duration::from_millis(config.connection_age_max_ms),
         notice: Duration::from_millis(config.notice_ms),
@@ -64,12 +67,12 @@ pub(super) async fn serve(
         last = Some(Instant::now());
         match caller {
             Ok(caller) => {
-                let (builder, router, shutdown) = (Arc::clone(&builder), router.clone(), shutdown.clone());
+                let (builders, router, shutdown) = (Arc::clone(&builders), router.clone(), shutdown.clone());
                 let gauge = metrics.connections.clone();
                 connections.spawn(async move {
                     gauge.inc();
                     let address = caller.address();
-                    if let Err(error) = converse(caller, &builder, router, times, &shutdown).await {
+                    if let Err(error) = converse(caller, &builders, router, times, &shutdown).await {
                         tracing::debug!(%address, error, "a connection ended badly");
                     }
                     gauge.dec();
@@ -97,7 +100,7 @@ struct Times {
 /// One connection: until the other side ends it, its time is over, or the node ends.
 async fn converse(
     caller: Caller,
-    builder: &Builder<TokioExecutor>,
+    builders: &Builders,
     router: Router,
     times: Times,
     shutdown: &CancellationToken,
@@ -105,16 +108,25 @@ async fn converse(
     let from = PeerAddress(Some(caller.address().ip()));
     let connection = caller.shake_hands().await?;
     // HTTP/1.1 has no word for "no more requests" but an answer: a silent connection that is closed may just be asked something.
-    let notice = if connection.protocol() == Some(HTTP_2) { Duration::ZERO } else { times.notice };
+    let speaks_http2 = connection.protocol() == Some(HTTP_2);
+    let notice = if speaks_http2 { Duration::ZERO } else { times.notice };
+    let builder = if speaks_http2 { &builders.http2 } else { &builders.http1 };
     let _place = connection.place;
     let io = TokioIo::new(connection.stream);
-    let router = router.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
+    let activity = Activity::new();
+    let service = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(from);
-        request
+        let (busy, answer) = (activity.begin(), router.clone().oneshot(request));
+        async move {
+            let answer = answer.await;
+            drop(busy);
+            answer
+        }
     });
-    let mut talk = pin!(builder.serve_connection(io, TowerToHyperService::new(router)));
+    let mut talk = pin!(builder.serve_connection(io, service));
     tokio::select! {
         ended = talk.as_mut() => return ended,
+        () = activity.unused() => {}
         () = tokio::time::sleep(times.age_max) => {}
         () = async {
             shutdown.cancelled().await;
@@ -125,20 +137,31 @@ async fn converse(
     tokio::time::timeout(DRAIN_WITHIN, talk).await?
 }
 
-fn builder(config: &HttpConfig) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_WITHIN)
-        .max_headers(HEADERS_LEN_MAX)
-        .max_buf_size(HEADERS_BYTES_MAX.max(64 * 1024));
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PONG_WITHIN)
-        .max_concurrent_streams(config.streams_max)
-        .max_header_list_size(HEADERS_BYTES_MAX as u32);
-    builder
+/// How each of them is spoken. Which, the handshake has said: hyper need not look, and would wait for the first bytes for ever.
+struct Builders {
+    http1: Builder<TokioExecutor>,
+    http2: Builder<TokioExecutor>,
+}
+
+impl Builders {
+    fn new(config: &HttpConfig) -> Self {
+        let (mut http1, mut http2) = (
+            Builder::new(TokioExecutor::new()).http1_only(),
+            Builder::new(TokioExecutor::new()).http2_only(),
+        );
+        http1
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_WITHIN)
+            .max_headers(HEADERS_LEN_MAX)
+            .max_buf_size(HEADERS_BYTES_MAX.max(64 * 1024));
+        http2
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PONG_WITHIN)
+            .max_concurrent_streams(config.streams_max)
+            .max_header_list_size(HEADERS_BYTES_MAX as u32);
+        Self { http1, http2 }
+    }
 }

@@ -115,15 +115,27 @@ pub(super) async fn session(
     }
     let (mut head, _) = Response::new(()).into_parts();
     head.headers.insert(DRAFT.0, DRAFT.1);
-    let lived = async {
-        stream.send_response(Response::from_parts(head, ())).await?;
-        // What comes here are capsules (RFC 9297); none of them asks for anything but the end, which ends the stream.
-        while stream.recv_data().await?.is_some() {}
-        stream.finish().await
+    let opened =
+        tokio::time::timeout(REQUEST_WITHIN, stream.send_response(Response::from_parts(head, ()))).await;
+    let _used = talk.activity.begin();
+    let lived = match opened {
+        Ok(Ok(())) => tokio::select! {
+            lived = until_its_end(&mut stream) => lived,
+            // What was asked in it is still answered; the page opens another session on another connection.
+            () = talk.ending.cancelled() => Ok(()),
+        },
+        Ok(Err(error)) => Err(error),
+        Err(_) => Ok(()),
     };
-    let lived = lived.await;
     talk.sessions.close(id);
+    let _ = tokio::time::timeout(REQUEST_WITHIN, stream.finish()).await;
     lived
+}
+
+/// What comes here are capsules (RFC 9297); none of them asks for anything but the end, which ends the stream.
+async fn until_its_end(stream: &mut RequestStream<Both, Bytes>) -> Result<(), StreamError> {
+    while stream.recv_data().await?.is_some() {}
+    Ok(())
 }
 
 async fn refuse(
@@ -131,11 +143,14 @@ async fn refuse(
     stream: &mut RequestStream<Both, Bytes>,
 ) -> Result<(), StreamError> {
     let (head, body) = response.into_parts();
-    stream.send_response(Response::from_parts(head, ())).await?;
-    if let Ok(body) = axum::body::to_bytes(body, SAID_BYTES_MAX).await {
-        stream.send_data(body).await?;
-    }
-    stream.finish().await
+    let said = async {
+        stream.send_response(Response::from_parts(head, ())).await?;
+        if let Ok(body) = axum::body::to_bytes(body, SAID_BYTES_MAX).await {
+            stream.send_data(body).await?;
+        }
+        stream.finish().await
+    };
+    tokio::time::timeout(REQUEST_WITHIN, said).await.unwrap_or(Ok(()))
 }
 
 /// One request, and its answer.
@@ -233,8 +248,11 @@ fn request(asked: &[u8], headers: HeaderMap) -> Result<Request<Body>, ErrorReply
 }
 
 async fn said(response: Response<Body>) -> Vec<u8> {
-    let (head, body) = response.into_parts();
-    let body = axum::body::to_bytes(body, SAID_BYTES_MAX).await.unwrap_or_default();
+    let (mut head, body) = response.into_parts();
+    let body = axum::body::to_bytes(body, SAID_BYTES_MAX).await.unwrap_or_else(|_| {
+        head.status = StatusCode::PAYLOAD_TOO_LARGE;
+        Bytes::from(format!("the answer is longer than {SAID_BYTES_MAX} bytes: ask over HTTP"))
+    });
     // What is no JSON is said as text.
     let text = |bytes: &[u8]| serde_json::value::to_raw_value(&String::from_utf8_lossy(bytes));
     let body = match serde_json::from_slice::<Box<RawValue>>(&body) {

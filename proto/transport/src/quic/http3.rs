@@ -5,6 +5,7 @@ use std::sync::Arc;
 use quinn::crypto::rustls::HandshakeData;
 use tokio_util::sync::CancellationToken;
 
+use super::CloseCode;
 use super::link::Shared;
 
 /// As registered for HTTP/3 (RFC 9114, 11.1).
@@ -34,6 +35,11 @@ impl Http3Caller {
     /// Where the caller is.
     pub fn address(&self) -> &str {
         &self.shared.remote.address
+    }
+
+    /// Ends the connection unheard: there are too many.
+    pub fn refuse(&self, reason: &str) {
+        self.shared.close(CloseCode::Http3ExcessiveLoad, reason);
     }
 
     /// Cancelled when the connection is to end: send GOAWAY, answer what is in flight, and let go of it, within

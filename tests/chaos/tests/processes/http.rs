@@ -134,6 +134,13 @@ async fn segments_messages_count_once() {
         let heard = curl(&pop, "/v1/batch", &["-u", &key, "--data-binary", &batch.to_string()]).await;
         assert_eq!((heard.status, heard.json()), (200, json!({"success": true})));
     }
+    // One message that is wrong does not take the others along, wherever a library sends its batches.
+    for (path, id) in [("/v1/b", "m-4"), ("/v1/import", "m-5"), ("/v1/import/", "m-6")] {
+        let good = json!({"type": "page", "messageId": id, "userId": "u-2", "anonymousId": ""});
+        let batch = json!({"batch": [{"type": "track", "userId": "u-2"}, 7, good, {"type": "page", "userId": "x".repeat(1_000)}]});
+        let heard = curl(&pop, path, &["-u", &key, "--data-binary", &batch.to_string()]).await;
+        assert_eq!((heard.status, heard.json()), (200, json!({"success": true})), "{path}");
+    }
     // The browser's library: no header but what needs no leave, the key in the body.
     let page = json!({"writeKey": pop.deployment.app_key(), "messageId": "m-3", "anonymousId": "a", "properties": {"path": "/"}});
     let page = page.to_string();
@@ -145,7 +152,7 @@ async fn segments_messages_count_once() {
         "{}",
         heard.body
     );
-    counts(&pop, 3).await;
+    counts(&pop, 6).await;
     let asked = json!({"user_id": "u-2", "slot": "home", "count": 100});
     let answer = post(&pop, "/v1/recommend", &asked).await.json();
     let offered: Vec<&str> =

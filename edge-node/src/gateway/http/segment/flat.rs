@@ -25,9 +25,14 @@ struct Pairs {
 }
 
 impl Pairs {
-    /// As deep as serde_json reads: 128 levels.
+    /// One place is kept for the number of those that have none. As deep as serde_json reads: 128 levels.
     fn add(&mut self, prefix: &str, object: &Map<String, Value>) {
         for (name, value) in object {
+            if self.kept.len() == ATTRIBUTES_MAX - 1 || prefix.len() + name.len() > ATTRIBUTE_BYTES_MAX {
+                // Not looked into: that would cost more than it tells.
+                self.left_out += u64::from(!value.is_null());
+                continue;
+            }
             let name = format!("{prefix}{name}");
             let text = match value {
                 Value::Null => continue,
@@ -38,11 +43,7 @@ impl Pairs {
                 Value::String(text) => text.clone(),
                 Value::Bool(_) | Value::Number(_) | Value::Array(_) => value.to_string(),
             };
-            // One place is kept for the number of those that have none.
-            let fits = name.len() <= ATTRIBUTE_BYTES_MAX
-                && text.len() <= ATTRIBUTE_BYTES_MAX
-                && self.kept.len() < ATTRIBUTES_MAX - 1;
-            if fits {
+            if text.len() <= ATTRIBUTE_BYTES_MAX {
                 self.kept.push((name, text));
             } else {
                 self.left_out += 1;

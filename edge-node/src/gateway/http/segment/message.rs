@@ -19,6 +19,8 @@ use super::flat::flat;
 const PRODUCTS_MAX: usize = 100;
 /// Where a product was shown, where the message does not say.
 const SLOT: &str = "page";
+/// The custom event that sets traits (`proto::profile`).
+const IDENTIFY: &str = "identify";
 
 /// What a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -102,14 +104,27 @@ impl Message {
             trace: received.trace,
             kind,
         };
-        Ok((0_u32..).zip(kinds).map(event).collect())
+        let events: Vec<Event> = (0_u32..).zip(kinds).map(event).collect();
+        events.iter().try_for_each(|event| event.check(received.at_ms))?;
+        Ok(events)
     }
 
     fn visitor(&self) -> Result<VisitorId, ErrorReply> {
         let wrong = |error: proto::IdError| invalid(&error.to_string());
-        let user = self.user_id.as_ref().map(|id| UserId::new(id.text())).transpose().map_err(wrong)?;
-        let device =
-            self.anonymous_id.as_ref().map(|id| DeviceId::new(id.text())).transpose().map_err(wrong)?;
+        let user = self
+            .user_id
+            .as_ref()
+            .filter(|id| !id.text().is_empty())
+            .map(|id| UserId::new(id.text()))
+            .transpose()
+            .map_err(wrong)?;
+        let device = self
+            .anonymous_id
+            .as_ref()
+            .filter(|id| !id.text().is_empty())
+            .map(|id| DeviceId::new(id.text()))
+            .transpose()
+            .map_err(wrong)?;
         visitor(user, device).map_err(|_| invalid("say whom it is about: userId or anonymousId"))
     }
 
@@ -117,10 +132,12 @@ impl Message {
     fn happened(&self, said: Option<u64>, received: &Received) -> Result<u64, ErrorReply> {
         let Some(said) = said else { return Ok(received.at_ms) };
         let sent = self.sent_at.as_deref().or(received.sent_at.as_deref()).map(at_ms).transpose()?;
-        Ok(match sent {
+        let at_ms = match sent {
             Some(sent) => received.at_ms.saturating_sub(sent.saturating_sub(said)),
             None => said,
-        })
+        };
+        // What has come has happened.
+        Ok(at_ms.min(received.at_ms))
     }
 
     fn kinds(self, kind: Kind) -> Result<Vec<EventKind>, ErrorReply> {
@@ -133,13 +150,15 @@ impl Message {
             vec![EventKind::Custom { name: name.to_owned(), attributes }]
         };
         Ok(match kind {
-            Kind::Identify => custom("identify", &[], &traits),
+            Kind::Identify => custom(IDENTIFY, &[], &traits),
             Kind::Track => {
                 let name = self
                     .event
                     .filter(|name| !name.is_empty())
                     .ok_or_else(|| invalid("`event` is missing"))?;
                 match shop(&name, &properties)? {
+                    // In our words `identify` sets the visitor's traits, which a track does not.
+                    _ if name == IDENTIFY => custom("track identify", &[], &properties),
                     kinds if kinds.is_empty() => custom(&name, &[], &properties),
                     kinds => kinds,
                 }
