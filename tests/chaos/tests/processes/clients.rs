@@ -53,6 +53,22 @@ async fn aioquic_speaks_http_3_and_webtransport() {
     counts(&pop, 2).await;
 }
 
+/// Frames that say they are huge are not collected: their stream or connection ends while little of them was taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_of_http_3_are_measured_first() {
+    let pop = Pop::serving().await;
+    let address = pop.deployment.ports()[&NODE].clients.clone();
+    let (host, port) = address.rsplit_once(':').unwrap();
+    let ca = pop.deployment.dir().join("pki/ca.pem");
+    let name = pop.deployment.server_name().unwrap();
+    let told = python("hostile_http3.py", &[&name, host, port, ca.to_str().unwrap()]).await;
+    let told: Value = serde_json::from_str(&told).unwrap();
+    for (what, became) in told.as_object().unwrap() {
+        assert_eq!(became[1], true, "{what}: {told}");
+        assert!(became[0].is_string(), "{what}: {told}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn segments_own_library_needs_another_host_and_no_more() {
     let pop = Pop::serving().await;
