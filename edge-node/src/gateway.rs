@@ -53,7 +53,7 @@ pub struct Gateway {
     admission: Arc<Semaphore>,
     apps: Apps,
     /// Those who run models on numbers of their own: half of the threads are for recommendations.
-    inferences: Semaphore,
+    inferences: Arc<Semaphore>,
 }
 
 impl Gateway {
@@ -68,7 +68,7 @@ impl Gateway {
     ) -> anyhow::Result<Self> {
         let apps = Apps::new(&config.apps, config.address_requests_per_s)?;
         let admission = Arc::new(Semaphore::new(config.in_flight_max));
-        let inferences = Semaphore::new((workers.threads() / 2).max(1));
+        let inferences = Arc::new(Semaphore::new((workers.threads() / 2).max(1)));
         let (node, serving) = (node.node.clone(), node.serving.clone());
         Ok(Self { node, config, serving, store, workers, bundle, metrics, admission, apps, inferences })
     }

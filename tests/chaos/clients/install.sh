@@ -13,10 +13,12 @@ if [ "${#need[@]}" -gt 0 ]; then
   apt-get update -qq && apt-get install -y -qq "${need[@]}" >/dev/null
 fi
 folder="${ROCKPOOL_CLIENTS:-$HOME/.cache/rockpool/clients}"
-if ! cmp -s requirements.txt "$folder/requirements.txt"; then
+# Packages are of one Python: another one fetches its own.
+wanted="$(python3 --version; cat requirements.txt)"
+if [ "$wanted" != "$(cat "$folder/installed" 2>/dev/null)" ]; then
   echo "fetching what requirements.txt lists into $folder" >&2
   rm -rf "$folder.new"
   python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target "$folder.new" -r requirements.txt
-  cp requirements.txt "$folder.new/"
+  printf '%s\n' "$wanted" >"$folder.new/installed"
   rm -rf "$folder" && mv "$folder.new" "$folder"
 fi

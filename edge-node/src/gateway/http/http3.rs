@@ -24,7 +24,7 @@ use h3::quic::{BidiStream, OpenStreams};
 use h3::server::{Connection, RequestResolver, RequestStream};
 use h3::stream::BufRecvStream;
 use h3::webtransport::SessionId;
-use http_body::{Body as _, Frame as BodyFrame, SizeHint};
+use http_body::{Body as _, Frame as BodyFrame};
 use http_body_util::BodyExt as _;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -109,7 +109,8 @@ async fn converse(caller: &Http3Caller, router: Router) -> Result<(), Connection
         .await?;
     let from = PeerAddress(address_of(caller.address()));
     let (sessions, requests, activity) = (Sessions::new(), TaskTracker::new(), Activity::new());
-    let talk = Arc::new(Talk { sessions, router, from, requests, ending: caller.ending().clone(), activity });
+    let ending = caller.ending().child_token();
+    let talk = Arc::new(Talk { sessions, router, from, requests, ending, activity });
     let mut unused = pin!(talk.activity.unused());
     let (mut told, mut streams) = (false, 0);
     loop {
@@ -139,6 +140,7 @@ async fn converse(caller: &Http3Caller, router: Router) -> Result<(), Connection
             },
             () = ended(caller.ending(), unused.as_mut(), streams), if !told => {
                 told = true;
+                talk.ending.cancel();
                 connection.shutdown(LATE_REQUESTS_MAX).await?;
                 talk.requests.close();
             }
@@ -271,10 +273,6 @@ impl http_body::Body for RequestBody {
 
     fn is_end_stream(&self) -> bool {
         self.ended
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::default()
     }
 }
 

@@ -133,8 +133,14 @@ pub(super) async fn infer(
     let model = Model::find(&gateway, &named)?;
     let late = |_| ErrorReply::new(Code::DeadlineExceeded, "no model had time for it");
     // Recommendations have the model threads too; and reading so many numbers is nothing for the threads that do IO.
-    let _turn = tokio::time::timeout_at(deadline.into(), gateway.inferences.acquire()).await.map_err(late)?;
-    let ran = gateway.workers.run(move || model.infer(&headers, &body)).ok_or_else(|| {
+    let turn = Arc::clone(&gateway.inferences).acquire_owned();
+    let turn = tokio::time::timeout_at(deadline.into(), turn).await.map_err(late)?;
+    let work = move || {
+        // Held until it is done, though whoever asked may give up before.
+        let _turn = turn;
+        model.infer(&headers, &body)
+    };
+    let ran = gateway.workers.run(work).ok_or_else(|| {
         ErrorReply::new(Code::Overloaded, "the queue for the models is full").retry_after_ms(100)
     })?;
     let ran = tokio::time::timeout_at(deadline.into(), ran).await;
