@@ -8,15 +8,20 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use edge_store::{Store, StoreError};
 use edge_uplink::Report;
+use proto::control::{ContentPurged, PurgeContent};
 use proto::peer::MemberChange;
 use proto::{Code, ErrorReply};
 use serde::{Deserialize, Serialize};
 use service::http::{Body, Refusal};
 
+use crate::purge::Purger;
+
 /// What the admin port needs.
 pub struct Admin {
     /// The replicated truth.
     pub store: Store,
+    /// Makes content void.
+    pub purger: Purger,
     /// How the node is.
     pub report: Report,
     /// Who may change members.
@@ -59,14 +64,15 @@ pub struct StateDigest {
     pub digest: proto::Digest,
 }
 
-/// `/v1/status`, `/v1/digest`; with the token: `POST /v1/members` (a [`MemberChange`] as JSON) and `POST /v1/transfer` (leadership goes
-/// to another node, if this one has it).
+/// `/v1/status`, `/v1/digest`; with the token: `POST /v1/members` (a [`MemberChange`] as JSON), `POST /v1/transfer` (leadership goes
+/// to another node, if this one has it), and `POST /v1/purge` (a [`PurgeContent`]).
 pub fn router(admin: Admin) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/digest", get(digest))
         .route("/v1/members", post(member))
         .route("/v1/transfer", post(transfer))
+        .route("/v1/purge", post(purge))
         .with_state(Arc::new(admin))
 }
 
@@ -107,6 +113,16 @@ async fn transfer(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Result
         Err(error) => return Err(ErrorReply::from(error).into()),
     }
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn purge(
+    State(admin): State<Arc<Admin>>,
+    headers: HeaderMap,
+    Body(asked): Body<PurgeContent>,
+) -> Result<Json<ContentPurged>, Refusal> {
+    admin.authorize(&headers)?;
+    tracing::info!(target: "audit", ?asked, "an admin purges content");
+    Ok(Json(admin.purger.purge(&asked).await?))
 }
 
 impl Admin {

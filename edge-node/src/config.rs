@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use edge_cache::CacheConfig;
 use edge_uplink::UplinkConfig;
 use proto::codec::FrameKind;
 use proto::limits::APPEND_EVENTS_MAX;
@@ -44,6 +45,8 @@ pub struct Config {
     pub clients: ClientsConfig,
     /// The HTTP door.
     pub http: HttpConfig,
+    /// The content cache.
+    pub cache: CacheConfig,
     /// The peers' door.
     pub peers: PeersConfig,
     /// The admin port.
@@ -221,7 +224,8 @@ impl Config {
             &mut identity.file,
             &mut identity.token,
         ];
-        for path in paths {
+        let origins = config.cache.origins.iter_mut().map(|origin| &mut origin.ca);
+        for path in paths.into_iter().chain(origins.filter(|ca| !ca.as_os_str().is_empty())) {
             *path = dir.join(&path);
         }
         Ok(config)
@@ -301,7 +305,7 @@ impl Config {
             self.node.pop.as_str()
         );
         self.members()?;
-        Ok(())
+        self.cache.check().map_err(anyhow::Error::msg)
     }
 }
 

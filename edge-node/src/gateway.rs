@@ -51,7 +51,8 @@ pub struct Gateway {
     /// Counters.
     pub metrics: Metrics,
     admission: Arc<Semaphore>,
-    apps: Apps,
+    /// Who may ask.
+    pub apps: Apps,
     /// Those who run models on numbers of their own: half of the threads are for recommendations.
     inferences: Arc<Semaphore>,
 }

@@ -23,4 +23,6 @@ pub mod identity;
 pub mod metrics;
 pub mod node;
 pub mod peers;
+pub mod prefetch;
+pub mod purge;
 pub mod workers;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use edge_cache::Cache;
 use edge_store::Store;
 use edge_uplink::{CloudLink, Report};
 use inference::{Engine, PublicKey};
@@ -31,6 +32,8 @@ use crate::gateway::http::{self, Http, HttpMetrics};
 use crate::identity::{IdentityMetrics, Keeper, Own};
 use crate::metrics::Metrics;
 use crate::peers::Peers;
+use crate::prefetch;
+use crate::purge::{self, Purger};
 use crate::workers::Workers;
 
 /// A node whose state may be older than this is not ready: it was cut off from its PoP's majority.
@@ -143,11 +146,19 @@ async fn live(config: Config, doors_within: Duration, shutdown: Shutdown) -> any
     let gateway = Gateway::new(&config, clients, store.clone(), workers, active.clone(), metrics)?;
     let gateway = Arc::new(gateway);
     let ready = readiness(&store, &active, shutdown.clone());
-    let http = Http::new(gateway.clone(), ready.clone(), HttpMetrics::new(&registry)?, shutdown.clone());
+    let cache = open_cache(&config, &store, &registry).await?;
+    let purger = Purger { store: store.clone(), cache: cache.clone() };
+    let http = Http::new(
+        gateway.clone(),
+        purger.clone(),
+        ready.clone(),
+        HttpMetrics::new(&registry)?,
+        shutdown.clone(),
+    );
     let http_doors = http::Doors { tcp: doors.http, quic: doors.clients.clone() };
     let http = http::serve(http_doors, http, config.http.clone())?;
     let commits = StoreCommits::follow(store.clone(), shutdown.clone());
-    let admin = admin::router(Admin { store: store.clone(), report: report.clone(), token });
+    let admin = admin::router(Admin { store: store.clone(), purger, report: report.clone(), token });
     let admin = admin.merge(service::admin::router(registry, ready));
     let peers = Arc::new(Peers { store: store.clone(), folder });
     // Peers are served until the very end: the store shuts down over them.
@@ -163,11 +174,14 @@ async fn live(config: Config, doors_within: Duration, shutdown: Shutdown) -> any
     tasks.spawn(bundles.run(shutdown.clone()));
     tasks.spawn(disk::end_when_it_recovers(store.clone(), config.dir.clone(), shutdown.clone()));
     tasks.spawn(http);
+    let prefetching = prefetch::follow(active, cache.clone());
+    tasks.spawn(shutdown.clone().run_until_cancelled_owned(prefetching));
     tasks.spawn(gateway.serve(doors.clients, shutdown.clone()));
     shutdown.cancelled().await;
     hand_over(&store).await;
     tasks.close();
     tasks.wait().await;
+    cache.close().await;
     store.shutdown().await;
     peers_end.cancel();
     peers.await.context("the peers' door panicked")
@@ -320,6 +334,17 @@ async fn open_store(
         return Err(error);
     }
     Ok(store)
+}
+
+async fn open_cache(config: &Config, store: &Store, registry: &Registry) -> anyhow::Result<Cache> {
+    let (settings, dir, ledger) = (config.cache.clone(), config.dir.join("cache"), purge::ledger(store));
+    let metrics = edge_cache::Metrics::new(registry)?;
+    let runtime = tokio::runtime::Handle::current();
+    let opened = tokio::task::spawn_blocking(move || {
+        let _entered = runtime.enter();
+        Cache::open(settings, &dir, ledger, metrics)
+    });
+    opened.await.context("opening the cache panicked")?.map_err(anyhow::Error::msg)
 }
 
 fn choose_engine(config: &Config, metrics: &Metrics) -> Engine {

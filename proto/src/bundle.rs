@@ -83,6 +83,10 @@ pub const MANIFEST_CONTEXT: &[u8] = b"rockpool-manifest/1\0";
 pub struct Catalog {
     /// At most [`crate::limits::CATALOG_ITEMS_MAX`]; ids are unique.
     pub items: Vec<Item>,
+    /// Pieces of content, and whatever else shall be there when the cloud or its origin is gone: nodes fetch it into their cache with the
+    /// bundle, as they do items' pictures. At most [`crate::limits::CATALOG_ITEMS_MAX`], written as pictures are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub content: Vec<String>,
 }
 
 /// One item.
@@ -98,6 +102,9 @@ pub struct Item {
     /// Anything else that is known, for example `year`.
     #[serde(default)]
     pub attributes: Attributes,
+    /// Its picture: `/c/{origin}/…`, or `https://…` of an origin of the nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
 }
 
 /// What people decided, as opposed to what models learned.

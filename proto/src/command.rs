@@ -6,6 +6,7 @@ use crate::bundle::SignedManifest;
 use crate::error::ErrorReply;
 use crate::event::Event;
 use crate::ids::{ItemId, Offset, Revision, VisitorId};
+use crate::purge::PurgeKey;
 
 /// One change of a PoP's state. Many share one Raft entry (group commit).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +36,13 @@ pub enum Command {
     Acknowledge {
         /// The last durable offset.
         upto: Offset,
+    },
+    /// Declare stored responses of the content cache void.
+    Purge {
+        /// Those that are known by any of these; at most [`crate::purge::PURGE_KEYS_MAX`].
+        keys: Vec<PurgeKey>,
+        /// Or all.
+        all: bool,
     },
 }
 

@@ -313,6 +313,31 @@ impl std::fmt::Debug for EnrolmentToken {
     }
 }
 
+/// Declares stored content void, on all nodes of a PoP.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PurgeContent {
+    /// `https://…` as the origin has it, or `/c/{origin}/…`.
+    #[serde(default)]
+    pub urls: Vec<String>,
+    /// All responses that have one of them in `Cache-Tag` or `Surrogate-Key`.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Everything.
+    #[serde(default)]
+    pub all: bool,
+}
+
+/// What was declared void is served no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentPurged {
+    /// The log index that holds it.
+    pub index: u64,
+    /// Nodes that have not said that they know it: cut off as they are, they ask the origin before they serve anything, and serve what
+    /// they have only where that is gone, too.
+    pub unheard: Vec<NodeId>,
+}
+
 /// Revokes a node's identity, for ever.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

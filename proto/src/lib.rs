@@ -23,6 +23,7 @@ pub mod ids;
 pub mod limits;
 pub mod peer;
 pub mod profile;
+pub mod purge;
 pub mod uplink;
 
 pub use error::{Code, ErrorReply, Fault, Retry};

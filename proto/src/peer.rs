@@ -33,6 +33,13 @@ pub enum PeerRequest {
         /// From which byte.
         offset: u64,
     },
+    /// Say so once you have applied this log index.
+    Applied {
+        /// Raft log index.
+        index: u64,
+        /// Not later than then, in milliseconds from now.
+        within_ms: u32,
+    },
 }
 
 /// Raft's messages.
@@ -79,7 +86,7 @@ pub enum PeerReply {
     },
     /// To [`PeerRequest::ReadIndex`].
     ReadIndex(u64),
-    /// To [`PeerRequest::Member`].
+    /// To [`PeerRequest::Member`] and [`PeerRequest::Applied`].
     Done,
     /// To [`PeerRequest::Artifact`].
     Artifact {

@@ -15,5 +15,5 @@ fi
 
 # Beside the nodes' binary, where it looks for it.
 target="${CARGO_TARGET_DIR:-target}"
-cargo build --manifest-path tests/bench/Cargo.toml --target-dir "$target"
+cargo build --manifest-path tests/bench/Cargo.toml --bin bench-raft --target-dir "$target"
 exec "$target/debug/bench-raft" "$@"

@@ -9,11 +9,13 @@ use edge_serving::Prepared;
 use proto::Revision;
 use proto::client::ServedBy;
 use proto::control::AnswerCounts;
+use tokio::sync::watch;
 
 /// What is served from at this moment. Cheap to clone; loading costs no lock.
 #[derive(Clone, Default)]
 pub struct ActiveBundle {
     present: Arc<ArcSwapOption<Serving>>,
+    changed: watch::Sender<Revision>,
 }
 
 /// A bundle that is served from.
@@ -38,9 +40,15 @@ impl ActiveBundle {
             .map_or(Revision(0), |serving| serving.prepared.bundle().manifest.revision)
     }
 
+    /// Its revision, as it changes.
+    pub fn changes(&self) -> watch::Receiver<Revision> {
+        self.changed.subscribe()
+    }
+
     pub(super) fn store(&self, prepared: Prepared) {
         let serving = Serving { prepared: Arc::new(prepared), tally: Tally::default() };
         self.present.store(Some(Arc::new(serving)));
+        self.changed.send_replace(self.revision());
     }
 }
 

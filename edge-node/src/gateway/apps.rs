@@ -20,6 +20,8 @@ pub enum Scope {
     Track,
     /// Run the models on numbers of its own.
     Infer,
+    /// Make stored content void.
+    Purge,
 }
 
 impl Scope {
@@ -29,6 +31,7 @@ impl Scope {
             Scope::Recommend => "recommend",
             Scope::Track => "track",
             Scope::Infer => "infer",
+            Scope::Purge => "purge",
         }
     }
 }
@@ -108,15 +111,22 @@ impl Apps {
                 format!("the key of {:?} is not for {} (clients.apps, scopes)", app.name, scope.as_str());
             return Err(ErrorReply::new(Code::Forbidden, message));
         }
-        if let (Some(quota), Some(address)) = (&self.addresses, caller.address) {
-            let why = "this address asks too often (clients.address_requests_per_s)";
-            quota.take(network(address)).map_err(|wait| limited(why.to_owned(), wait))?;
-        }
+        self.permit_address(caller.address)?;
         if let Some(quota) = &app.quota {
             let why = || format!("{:?} asks too often (clients.apps, requests_per_s)", app.name);
             quota.take(()).map_err(|wait| limited(why(), wait))?;
         }
         Ok(())
+    }
+
+    /// Lets somebody of whom nothing but the address is known do something, once.
+    ///
+    /// # Errors
+    /// `rate_limited` with when to come back.
+    pub fn permit_address(&self, address: Option<IpAddr>) -> Result<(), ErrorReply> {
+        let (Some(quota), Some(address)) = (&self.addresses, address) else { return Ok(()) };
+        let why = "this address asks too often (clients.address_requests_per_s)";
+        quota.take(network(address)).map_err(|wait| limited(why.to_owned(), wait))
     }
 }
 

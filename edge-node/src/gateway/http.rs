@@ -10,12 +10,14 @@
 //! | `origins` | whose pages may ask |
 //! | `auth` | app keys, wherever a client can put them |
 //! | `recommend`, `events` | our own forms |
+//! | `content` | what the cache has, and purging it |
 //! | `inference` | the Open Inference Protocol: Triton's and KServe's clients can run the models |
 //! | `segment` | the HTTP tracking API of Segment: apps that speak it change their host, and no more |
 
 mod activity;
 mod auth;
 mod bodies;
+mod content;
 mod events;
 mod guard;
 mod http3;
@@ -34,8 +36,9 @@ use std::sync::Arc;
 use axum::extract::{DefaultBodyLimit, FromRef, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, connect, get, post};
+use axum::routing::{MethodRouter, any, connect, get, post};
 use axum::{Extension, Router, middleware};
+use edge_cache::Cache;
 use proto::client::{Ask, ClientReply, ClientRequest};
 use proto::{Code, ErrorReply};
 use service::admin::Readiness;
@@ -50,6 +53,7 @@ use transport::tcp::TcpDoor;
 use super::Gateway;
 use super::apps::Caller;
 use crate::config::HttpConfig;
+use crate::purge::Purger;
 use guard::Trace;
 use origins::Origins;
 
@@ -66,6 +70,8 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 #[derive(Clone, FromRef)]
 pub struct Http {
     gateway: Arc<Gateway>,
+    cache: Cache,
+    purger: Purger,
     ready: Readiness,
     metrics: HttpMetrics,
     /// Cancelled when the node is told to end.
@@ -76,11 +82,12 @@ impl Http {
     /// Puts the parts together.
     pub fn new(
         gateway: Arc<Gateway>,
+        purger: Purger,
         ready: Readiness,
         metrics: HttpMetrics,
         leaving: CancellationToken,
     ) -> Self {
-        Self { gateway, ready, metrics, leaving }
+        Self { gateway, cache: purger.cache.clone(), purger, ready, metrics, leaving }
     }
 }
 
@@ -124,6 +131,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<Http>)> {
         ("/openapi.json", get(openapi)),
         ("/v1/recommend", post(recommend::recommend)),
         ("/v1/events", post(events::track).layer(batch)),
+        ("/v1/purge", post(content::purge)),
         ("/v1/session", connect(webtransport::open)),
     ];
     let tensors = DefaultBodyLimit::max(inference::BODY_BYTES_MAX);
@@ -150,7 +158,7 @@ fn router(http: Http, config: &HttpConfig) -> anyhow::Result<Router> {
     for (path, handler) in routes() {
         router = router.route(path, handler);
     }
-    Ok(router
+    let router = router
         .fallback(|| async { Refusal::new(Code::NotFound, "no such path; see /openapi.json") })
         .method_not_allowed_fallback(|| async { Refusal::method_not_allowed() })
         .layer(middleware::from_fn_with_state(bodies::Room::new(), bodies::bounded))
@@ -160,9 +168,17 @@ fn router(http: Http, config: &HttpConfig) -> anyhow::Result<Router> {
         .layer(SetResponseHeaderLayer::overriding(TIMING_ALLOW_ORIGIN, origins.timing()))
         .layer(origins.cors())
         .layer(Extension(origins))
-        .layer(middleware::from_fn_with_state(http.clone(), guard::watch))
-        .with_state(http))
+        .merge(contents())
+        .layer(middleware::from_fn_with_state(http.clone(), guard::watch));
+    Ok(router.with_state(http))
 }
+
+/// Content is sent as its origin sent it: neither packed, nor told whose pages may see it.
+fn contents() -> Router<Http> {
+    CONTENTS.iter().fold(Router::new(), |router, path| router.route(path, any(content::content)))
+}
+
+const CONTENTS: [&str; 2] = ["/c/{origin}/", "/c/{origin}/{*path}"];
 
 /// Tells those who come over TCP that the same is served over HTTP/3, at this UDP port (RFC 7838).
 fn advertising(router: Router, udp_port: u16) -> Router {

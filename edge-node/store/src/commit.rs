@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use proto::command::{Command, Effect};
 use proto::limits::{RECOMMEND_COUNT_MAX, TRACK_EVENTS_MAX};
+use proto::purge::PURGE_KEYS_MAX;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -162,6 +163,7 @@ fn check(command: &Command) -> Result<(), StoreError> {
     let (what, len, max) = match command {
         Command::Track { events, .. } => ("events", events.len(), TRACK_EVENTS_MAX),
         Command::Served { items, .. } => ("items", items.len(), RECOMMEND_COUNT_MAX),
+        Command::Purge { keys, .. } => ("things to purge", keys.len(), PURGE_KEYS_MAX),
         Command::Activate { .. } | Command::Acknowledge { .. } => return Ok(()),
     };
     if len > max {

@@ -119,6 +119,11 @@ impl Inner {
             PeerRequest::Member(change) => {
                 self.members.change_as_leader(&change).await.map(|()| PeerReply::Done)
             }
+            PeerRequest::Applied { index, within_ms } => {
+                let within = Duration::from_millis(within_ms.into()).min(FORWARD_WITHIN);
+                let late = || StoreError::Unknown("the index was not applied here in time");
+                self.wait_applied(index, within).await.then_some(PeerReply::Done).ok_or_else(late)
+            }
             PeerRequest::Artifact { .. } => {
                 return PeerReply::Error(ErrorReply::new(Code::Invalid, "artifacts are not the store's"));
             }
@@ -194,6 +199,26 @@ impl Inner {
         }
         let wait = self.machine.waiters().wait(index, || hot.applied());
         timeout(within, wait).await.unwrap_or(false)
+    }
+
+    /// Waits until every member has applied a log index. Who has not said so within the time.
+    pub async fn everyone_applied(&self, index: u64, within: Duration) -> Vec<NodeId> {
+        let within_ms = u32::try_from(within.as_millis()).unwrap_or(u32::MAX);
+        let request = PeerRequest::Applied { index, within_ms };
+        let asked = leadership::members(&self.raft).into_iter().map(|member| {
+            let request = &request;
+            async move {
+                let applied = if member.node == self.peers.node() {
+                    self.wait_applied(index, within).await
+                } else {
+                    let address = Arc::from(member.address);
+                    let asked = self.peers.call(member.node, &address, Lane::Raft, request, within).await;
+                    matches!(asked, Ok(PeerReply::Done))
+                };
+                (!applied).then_some(member.node)
+            }
+        });
+        futures::future::join_all(asked).await.into_iter().flatten().collect()
     }
 
     /// ReadIndex, wherever the leader is (Ongaro 2014, 6.4).

@@ -42,6 +42,7 @@ use proto::command::{Command, Effect};
 use proto::control::Role;
 use proto::peer::{MemberChange, PeerReply, PeerRequest};
 use proto::profile::{Profile, View};
+use proto::purge::Purges;
 use proto::{Digest, Event, NodeId, Offset, Revision, VisitorId};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -196,6 +197,17 @@ impl Store {
     /// Waits until this node has applied a log index; false where it has not within the time.
     pub async fn wait_applied(&self, index: u64, within: Duration) -> bool {
         self.inner.wait_applied(index, within).await
+    }
+
+    /// Waits until every member of the PoP has applied a log index. Who has not said so within the time.
+    pub async fn everyone_applied(&self, index: u64, within: Duration) -> Vec<NodeId> {
+        self.inner.everyone_applied(index, within).await
+    }
+
+    /// What of the content cache was declared void, with the log index up to which this is known here.
+    pub fn purges(&self) -> (u64, Arc<Purges>) {
+        let heads = self.inner.machine.hot().heads();
+        (heads.applied.map_or(0, |at| at.index), heads.purges)
     }
 
     /// How old a [`Store::view`] that is taken after this may be: what was acknowledged longer ago is in it. None: this node

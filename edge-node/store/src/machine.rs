@@ -10,6 +10,7 @@
 //! | [`outbox`] | committed events that the cloud has not acknowledged, and how far it has |
 //! | [`dedupe`] | event ids that were counted |
 //! | [`bundle`] | the active manifest and the one before |
+//! | [`purge`] | what of the content cache was declared void |
 //! | [`members`] | who is in the group, and who once was |
 
 pub mod bundle;
@@ -19,6 +20,7 @@ pub mod members;
 mod memory;
 pub mod outbox;
 pub mod profile;
+pub mod purge;
 pub mod stored;
 
 use std::collections::{BTreeMap, HashMap};
@@ -27,6 +29,7 @@ use std::sync::Arc;
 use proto::codec::CodecError;
 use proto::command::{Command, Effect};
 use proto::profile::Profile;
+use proto::purge::Purges;
 use proto::{Code, ErrorReply, Event, VisitorId};
 
 pub use bundle::Bundles;
@@ -120,6 +123,8 @@ pub struct Heads {
     pub bundles: Arc<Bundles>,
     /// Who is in the group, and who once was.
     pub members: Arc<Members>,
+    /// What of the content cache was declared void.
+    pub purges: Arc<Purges>,
 }
 
 impl Heads {
@@ -134,6 +139,7 @@ impl Heads {
             dedupe: read(base, keys::DEDUPE)?.unwrap_or_default(),
             bundles: Arc::new(read(base, keys::BUNDLES)?.unwrap_or_default()),
             members: Arc::new(read(base, keys::MEMBERS)?.unwrap_or_default()),
+            purges: Arc::new(read(base, keys::PURGES)?.unwrap_or_default()),
         })
     }
 
@@ -147,6 +153,10 @@ impl Heads {
         ];
         if let Some(applied) = &self.applied {
             records.push((keys::APPLIED.to_vec(), stored::encode(applied)));
+        }
+        // Where nothing was ever purged, the keyspace is that of a node that knows no purges.
+        if self.purges.last() > 0 {
+            records.push((keys::PURGES.to_vec(), stored::encode(&*self.purges)));
         }
         records
     }
@@ -269,6 +279,7 @@ pub fn apply<B: Base>(state: &mut State<B>, command: Command) -> Result<Effect, 
         }
         Command::Activate { manifest } => Ok(bundle::activate(state, manifest)),
         Command::Acknowledge { upto } => Ok(outbox::acknowledge(state, upto)),
+        Command::Purge { keys, all } => Ok(purge::purge(state, &keys, all)),
     }
 }
 

@@ -8,6 +8,8 @@ use proto::{ItemId, VisitorId};
 const EVENT_FIXED: usize = 96;
 /// Everything in a command that is not counted on its own.
 const COMMAND_FIXED: usize = 32;
+/// A key of a purge.
+const PURGE_KEY: usize = 9;
 
 /// Upper bound of a command's encoding, in bytes.
 pub fn command(command: &Command) -> usize {
@@ -19,6 +21,7 @@ pub fn command(command: &Command) -> usize {
             }
             Command::Activate { manifest } => manifest.manifest.len() + manifest.signature.len(),
             Command::Acknowledge { .. } => 0,
+            Command::Purge { keys, .. } => keys.len() * PURGE_KEY,
         }
 }
 

@@ -157,6 +157,7 @@ pub(crate) fn read_items(
             title: row[title].to_owned(),
             categories,
             attributes: attributes(row, &extra)?,
+            image: None,
         };
         add(&mut items, key, item, columns.id)
     })?;

@@ -83,7 +83,7 @@ impl Dataset {
 
     /// All items, as a bundle carries them.
     pub fn catalog(&self) -> Catalog {
-        Catalog { items: self.items.clone() }
+        Catalog { items: self.items.clone(), ..Catalog::default() }
     }
 
     /// Positions in [`Dataset::interactions`] of every visitor's interactions, oldest first.

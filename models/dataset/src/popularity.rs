@@ -133,6 +133,7 @@ mod tests {
             title: n.to_string(),
             categories: Vec::new(),
             attributes: Vec::new(),
+            image: None,
         };
         let visitors = (0..70_u32).map(|n| Visitor {
             id: UserId::new(n.to_string()).unwrap(),

@@ -125,9 +125,10 @@ fn catalog(card: &Card) -> anyhow::Result<IndexedCatalog> {
         title: id.to_string(),
         categories: categories.iter().cycle().skip(n).take(1 + n % 3).cloned().collect(),
         attributes: vec![("year".to_owned(), (1930 + n % 70).to_string())],
+        image: None,
     };
     let items = card.items.iter().enumerate().map(item).collect();
-    IndexedCatalog::new(Catalog { items }).map_err(anyhow::Error::msg)
+    IndexedCatalog::new(Catalog { items, ..Catalog::default() }).map_err(anyhow::Error::msg)
 }
 
 fn interactions(card: &Card, history: &[u32]) -> Vec<Interaction> {

@@ -9,20 +9,36 @@ use proto::limits::{ATTRIBUTE_BYTES_MAX, CATALOG_ITEMS_MAX};
 
 /// Most categories of one item.
 pub const CATEGORIES_MAX: usize = 64;
+/// Longest URL of a picture or a piece of content, in bytes.
+pub const URL_BYTES_MAX: usize = 2048;
 
 /// All items, by place and by id.
 #[derive(Debug, Clone, Default)]
 pub struct IndexedCatalog {
     items: Vec<Item>,
+    content: Vec<String>,
     by_id: HashMap<ItemId, u32>,
 }
 
 impl IndexedCatalog {
     /// Checks limits and the uniqueness of ids. The error says what was wrong, for a person.
     pub fn new(catalog: Catalog) -> Result<Self, String> {
-        let items = catalog.items;
+        let Catalog { items, content } = catalog;
         if items.len() > CATALOG_ITEMS_MAX {
             return Err(format!("{} items, at most {CATALOG_ITEMS_MAX} are allowed", items.len()));
+        }
+        if content.len() > CATALOG_ITEMS_MAX {
+            return Err(format!(
+                "{} pieces of content, at most {CATALOG_ITEMS_MAX} are allowed",
+                content.len()
+            ));
+        }
+        if let Some(long) = content.iter().find(|url| url.len() > URL_BYTES_MAX) {
+            return Err(format!(
+                "content: {:.40}… has {} bytes, at most {URL_BYTES_MAX} are allowed",
+                long,
+                long.len()
+            ));
         }
         let mut by_id = HashMap::with_capacity(items.len());
         for (place, item) in (0u32..).zip(&items) {
@@ -31,7 +47,7 @@ impl IndexedCatalog {
                 return Err(format!("item `{}` is there twice", item.id));
             }
         }
-        Ok(Self { items, by_id })
+        Ok(Self { items, content, by_id })
     }
 
     /// Number of items.
@@ -47,6 +63,14 @@ impl IndexedCatalog {
     /// All items, by place.
     pub fn items(&self) -> &[Item] {
         &self.items
+    }
+
+    /// What nodes fetch into their cache with the bundle: pictures first.
+    pub fn urls(&self) -> impl Iterator<Item = &str> {
+        self.items
+            .iter()
+            .filter_map(|item| item.image.as_deref())
+            .chain(self.content.iter().map(String::as_str))
     }
 
     /// The item at a place.
@@ -69,6 +93,9 @@ fn check_item(item: &Item) -> Result<(), String> {
     }
     if item.categories.iter().any(|name| name.is_empty() || name.len() > ATTRIBUTE_BYTES_MAX) {
         return Err(format!("item `{}`: a category has 1 to {ATTRIBUTE_BYTES_MAX} bytes", item.id));
+    }
+    if item.image.as_ref().is_some_and(|url| url.len() > URL_BYTES_MAX) {
+        return Err(format!("item `{}`: an image's URL has at most {URL_BYTES_MAX} bytes", item.id));
     }
     check_attributes(&item.attributes).map_err(|error| format!("item `{}`: {}", item.id, error.message))
 }

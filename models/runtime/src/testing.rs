@@ -57,8 +57,9 @@ pub fn catalog(items: usize) -> Catalog {
             .map(|name| (*name).to_owned())
             .collect(),
         attributes: vec![("year".to_owned(), (1950 + n % 50).to_string())],
+        image: None,
     };
-    Catalog { items: (0..items).map(item).collect() }
+    Catalog { items: (0..items).map(item).collect(), ..Catalog::default() }
 }
 
 /// Popular: the catalog's first 200 items.

@@ -18,6 +18,7 @@ pub fn circles(visitors: u32, steps: u32) -> Dataset {
         title: format!("Item {n}"),
         categories: vec![if n < ITEMS / 2 { "low" } else { "high" }.to_owned()],
         attributes: vec![("year".to_owned(), (1950 + n).to_string())],
+        image: None,
     };
     let visitor = |n: u32| Visitor {
         id: UserId::new(format!("v{n}")).unwrap(),

@@ -16,6 +16,8 @@ mod error;
 mod identity;
 mod link;
 pub mod memory;
+#[cfg(feature = "http")]
+pub mod origin;
 pub mod pki;
 pub mod quic;
 mod stream;

@@ -11,8 +11,6 @@ use serde::Serialize;
 const PROBES: usize = 200;
 /// Bytes of each.
 const PROBE_BYTES: usize = 1_280;
-/// Clock ticks a second in /proc/PID/stat: 100 on every Linux that reports to user space (`man 5 proc`).
-const TICKS_PER_S: f64 = 100.0;
 
 /// What it is.
 #[derive(Debug, Serialize)]
@@ -85,24 +83,6 @@ fn probes(dir: &Path) -> anyhow::Result<Vec<u64>> {
     Ok(took)
 }
 
-/// CPU seconds that processes have used: in user space and in the kernel, all threads.
-///
-/// # Errors
-/// Where one has ended.
-pub fn cpu_s(processes: &[u32]) -> anyhow::Result<f64> {
-    let mut ticks = 0.0;
-    for process in processes {
-        let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))
-            .with_context(|| format!("process {process} has ended"))?;
-        // The second field, the name, may hold blanks; it ends with the last parenthesis. utime and stime are 14 and 15.
-        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
-        for field in fields {
-            ticks += field.parse::<f64>()?;
-        }
-    }
-    Ok(ticks / TICKS_PER_S)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,14 +90,5 @@ mod tests {
     #[test]
     fn proc_is_mounted_as_proc() {
         assert_eq!(file_system(Path::new("/proc/self")).unwrap().1, "proc");
-    }
-
-    #[test]
-    fn our_own_cpu_time_grows() {
-        let (own, began) = ([std::process::id()], Instant::now());
-        let before = cpu_s(&own).unwrap();
-        while cpu_s(&own).unwrap() <= before {
-            assert!(began.elapsed().as_secs() < 10, "no CPU time in 10 s of work");
-        }
     }
 }

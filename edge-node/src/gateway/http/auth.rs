@@ -81,7 +81,7 @@ impl FromRequestParts<Http> for Asker {
 }
 
 /// `Bearer KEY`, or Basic with the key as the user's name (RFC 6750, RFC 7617).
-fn key_of(headers: &HeaderMap) -> Option<String> {
+pub(super) fn key_of(headers: &HeaderMap) -> Option<String> {
     let (scheme, rest) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     if scheme.eq_ignore_ascii_case("bearer") {
         return Some(rest.trim().to_owned());

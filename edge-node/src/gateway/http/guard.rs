@@ -9,6 +9,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use edge_cache::CACHE_STATUS;
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use proto::{Code, TraceId};
 use service::http::{REQUEST_ID, Refusal, known_method, request_id};
@@ -81,8 +82,10 @@ pub(super) async fn watch(State(http): State<Http>, mut request: Request, next: 
     if version <= Version::HTTP_11 && http.leaving.is_cancelled() {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    // Answers are about one visitor at one moment.
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    // Answers are about one visitor at one moment; content is what its origin says.
+    if !headers.contains_key(CACHE_STATUS) {
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    }
     response
 }
 

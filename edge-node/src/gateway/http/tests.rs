@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use proto::client::{Answer, Ranked, Reason, ServedBy};
+use proto::control::{ContentPurged, PurgeContent};
 use proto::{AnswerId, Code, ItemId, Revision, SlotId, TraceId};
 use serde_json::Value;
 
@@ -20,7 +21,9 @@ fn every_route_is_described_and_every_description_is_served() {
     assert_eq!(document["openapi"], "3.1.0");
     let described: BTreeSet<&str> =
         document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
-    let served: BTreeSet<&str> = routes().into_iter().map(|(path, _)| path).collect();
+    let served: BTreeSet<&str> =
+        routes().into_iter().map(|(path, _)| path).chain(["/c/{origin}/{path}"]).collect();
+    assert!(CONTENTS.contains(&"/c/{origin}/{*path}"), "OpenAPI has no word for the rest of a path");
     assert_eq!(described, served);
 }
 
@@ -98,6 +101,8 @@ fn samples() -> Vec<(&'static str, Value)> {
         ("Answer", offered),
         ("Recommend", serde_json::to_value(wanted).unwrap()),
         ("Event", serde_json::to_value(Happened::default()).unwrap()),
+        ("PurgeContent", serde_json::to_value(PurgeContent::default()).unwrap()),
+        ("ContentPurged", serde_json::to_value(ContentPurged { index: 1, unheard: vec![] }).unwrap()),
         ("Counted", serde_json::to_value(counted).unwrap()),
     ]
 }

@@ -26,10 +26,11 @@ pub struct Proposal {
 }
 
 impl Proposal {
-    /// Whether writing it twice does what writing it once does: events dedupe by their ids, acknowledging is monotonic.
+    /// Whether writing it twice does what writing it once does: events dedupe by their ids, acknowledging is monotonic, and what is
+    /// void twice is void.
     pub fn is_idempotent(&self) -> bool {
         let idempotent = |command: &Command| match command {
-            Command::Track { .. } | Command::Acknowledge { .. } => true,
+            Command::Track { .. } | Command::Acknowledge { .. } | Command::Purge { .. } => true,
             Command::Served { .. } | Command::Activate { .. } => false,
         };
         // A follower's group was looked through by the follower.

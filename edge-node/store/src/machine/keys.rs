@@ -24,6 +24,9 @@ pub const BUNDLES: &[u8] = b"hbundles";
 /// [`crate::machine::Members`].
 pub const MEMBERS: &[u8] = b"hmembers";
 
+/// [`proto::purge::Purges`].
+pub const PURGES: &[u8] = b"hpurges";
+
 /// The sum of all other records.
 pub const SUM: &[u8] = b"sum";
 

@@ -4,6 +4,7 @@
 use proto::Event;
 use proto::codec::{self, CodecError};
 use proto::profile::Profile;
+use proto::purge::Purges;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -56,7 +57,7 @@ macro_rules! first_version_of_proto {
         first_version!(@stored $name);
     )*};
 }
-first_version_of_proto!(Profile, Event);
+first_version_of_proto!(Profile, Event, Purges);
 
 /// Encodes a value in its present version.
 pub fn encode<T: Stored>(value: &T) -> Vec<u8> {

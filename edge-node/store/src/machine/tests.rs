@@ -218,3 +218,20 @@ fn writes_absorb_in_order() {
     assert_eq!(older.chunks[&0], None);
     assert_eq!(older.len(), 2);
 }
+
+#[test]
+fn a_purge_is_as_of_its_entry_and_survives() {
+    use proto::purge::{PURGE_KEYS_MAX, PurgeKey};
+    let (mut state, shop) = (empty(), PurgeKey::of_tag("shop"));
+    state.applied(Position { term: 1, index: 6 });
+    assert_eq!(apply(&mut state, Command::Purge { keys: vec![shop], all: false }).unwrap(), Effect::Done);
+    state.applied(Position { term: 1, index: 7 });
+    state.settle();
+    let mut state = State::load(state.base().clone()).unwrap();
+    assert!(state.heads().purges.void([shop], 7), "asked for before index 7 was applied");
+    assert!(!state.heads().purges.void([shop], 8) && !state.heads().purges.void([PurgeKey(1)], 1));
+    let many = Command::Purge { keys: vec![shop; PURGE_KEYS_MAX + 1], all: true };
+    assert_eq!(refused(&apply(&mut state, many).unwrap()), Code::TooLarge);
+    assert_eq!(apply(&mut state, Command::Purge { keys: vec![], all: true }).unwrap(), Effect::Done);
+    assert!(state.heads().purges.void([], 8) && !state.heads().purges.void([shop], 9));
+}

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use proto::bundle::{Manifest, SignedManifest};
 use proto::command::Command;
 use proto::event::{Event, EventKind};
+use proto::purge::PurgeKey;
 use proto::{
     AnswerId, DeviceId, EventId, ItemId, NodeId, Offset, Revision, SlotId, TraceId, UserId, VisitorId, codec,
 };
@@ -90,6 +91,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => served,
         1 => manifest().prop_map(|manifest| Command::Activate { manifest }),
         2 => (0..300_u64).prop_map(|upto| Command::Acknowledge { upto: Offset(upto) }),
+        1 => (proptest::collection::vec((0..40_u64).prop_map(PurgeKey), 0..9), any::<bool>())
+            .prop_map(|(keys, all)| Command::Purge { keys, all }),
     ];
     let members = proptest::collection::vec(1..9_u64, 1..5);
     prop_oneof![12 => command.prop_map(Step::Apply), 1 => members.prop_map(Step::Members)]

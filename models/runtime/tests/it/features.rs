@@ -40,12 +40,13 @@ fn item(id: &str, category: &str, year: &str) -> Item {
         title: id.to_uppercase(),
         categories: words(&[category]),
         attributes: vec![("year".into(), year.into())],
+        image: None,
     }
 }
 
 fn encoder() -> Encoder {
     let items = vec![item("a", "Action", "1970"), item("b", "Comedy", "1980"), item("new", "Other", "soon")];
-    let catalog = Arc::new(IndexedCatalog::new(Catalog { items }).unwrap());
+    let catalog = Arc::new(IndexedCatalog::new(Catalog { items, ..Catalog::default() }).unwrap());
     let vocabulary = ["a", "b"].map(|id| ItemId::new(id).unwrap());
     let global = GlobalStats { stars_mean: 3.5, like_rate: 0.5 };
     Encoder::with_stats(&spec(), &vocabulary, catalog, global).unwrap()

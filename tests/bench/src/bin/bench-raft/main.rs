@@ -5,14 +5,12 @@
 //! | [`system`] | what both sides can do |
 //! | [`pop`], [`etcd`] | the two sides |
 //! | [`load`] | clients in a closed loop |
-//! | [`machine`] | what the figures are of |
 //! | [`report`] | medians, table, JSON |
 //!
 //! Only one side runs at a time, in a new folder each time, and sides take turns within every round.
 
 mod etcd;
 mod load;
-mod machine;
 mod pop;
 mod report;
 mod system;
@@ -22,12 +20,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use bench::machine::Machine;
+use bench::processes::cpu_s;
 use clap::Parser;
 use rockpool::commands::{parse_duration, say, write_json};
 
 use crate::etcd::Etcd;
 use crate::load::Times;
-use crate::machine::Machine;
 use crate::pop::Pop;
 use crate::report::{Figures, Point, Report};
 use crate::system::System;
@@ -102,7 +101,7 @@ async fn side<S: System>(dir: &Path, clients: usize, times: Times) -> anyhow::Re
     let processes = system.process_ids();
     let writers = system.writers(clients).await?;
     let before = system.counts().await?;
-    let measured = load::run(writers, times, || machine::cpu_s(&processes)).await?;
+    let measured = load::run(writers, times, || cpu_s(&processes)).await?;
     let after = system.counts().await?;
     anyhow::ensure!(
         after.writes - before.writes >= measured.acknowledged,

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use bench::machine::Machine;
 use rockpool::table::{table, thousands};
 use serde::Serialize;
 
 use crate::load::Measured;
-use crate::machine::Machine;
 use crate::system::Counts;
 
 /// One side at one point in one round.

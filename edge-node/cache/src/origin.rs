@@ -1,0 +1,279 @@
+//! Where content comes from: one client an origin, with kept connections, bounded in number and time, tried again where that can help,
+//! and left alone while it fails.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use http::header::{HOST, VIA};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use transport::origin::{Connector, Roots, connector};
+
+use crate::breaker::Breaker;
+use crate::config::OriginConfig;
+use crate::key::Key;
+use crate::metrics::Metrics;
+use crate::rules::freshness::Exchange;
+
+/// Largest head of a response, in bytes.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Most fields of one.
+const HEADERS_LEN_MAX: usize = 128;
+/// How long an unused connection is kept: origins close theirs after 60 s or more, by default.
+const KEPT_FOR: Duration = Duration::from_secs(30);
+/// Before the next try, doubled with each.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Checks in a row that must fail before an origin is left alone.
+const UNWELL_AFTER: u32 = 2;
+
+/// Why a body ended.
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+/// The body of a request to an origin.
+pub type RequestBody = UnsyncBoxBody<Bytes, BodyError>;
+
+/// Why an origin gave no response.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OriginError {
+    /// Nobody answers there, or not in HTTP.
+    #[error("the origin {0:?} cannot be reached")]
+    Unreachable(String),
+    /// It took too long.
+    #[error("the origin {0:?} did not answer in time")]
+    TimedOut(String),
+    /// It failed before, and is left alone for so long.
+    #[error("the origin {0:?} has failed, and is left alone for {1:?} more")]
+    LeftAlone(String, Duration),
+    /// As many requests as may be are on their way already.
+    #[error("too many requests are on their way to the origin {0:?}")]
+    Busy(String),
+}
+
+/// A response's head, and the body as it comes.
+pub struct Answer {
+    pub(crate) exchange: Exchange,
+    pub(crate) response: Response<Incoming>,
+    /// Its place among the requests to the origin.
+    pub(crate) place: OwnedSemaphorePermit,
+}
+
+/// One origin.
+#[derive(Debug)]
+pub struct Origin {
+    /// Its settings.
+    pub config: OriginConfig,
+    /// Scheme and authority: what is of every key.
+    pub root: Arc<str>,
+    /// Path before every path.
+    pub base: String,
+    host: HeaderValue,
+    client: Client<Connector, RequestBody>,
+    places: Arc<Semaphore>,
+    breaker: Mutex<Breaker>,
+    well: AtomicBool,
+    metrics: Metrics,
+}
+
+impl Origin {
+    /// Makes its client; nothing is asked yet.
+    ///
+    /// # Errors
+    /// Where the settings cannot work.
+    pub fn new(config: OriginConfig, metrics: Metrics) -> Result<Self, String> {
+        let place = config.parsed()?;
+        let wrong = |error: &dyn std::fmt::Display| format!("cache.origins {:?}: {error}", config.name);
+        let roots = match () {
+            () if !place.secure => Roots::Nobody,
+            () if config.ca.as_os_str().is_empty() => Roots::System,
+            () => Roots::File(config.ca.clone()),
+        };
+        let connector =
+            connector(&roots, Duration::from_millis(config.connect_ms)).map_err(|error| wrong(&error))?;
+        let authority = place.root.split_once("://").map_or("", |(_, authority)| authority);
+        let host = HeaderValue::try_from(authority).map_err(|error| wrong(&error))?;
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(KEPT_FOR)
+            .pool_max_idle_per_host(config.connections_max)
+            .http1_max_buf_size(HEAD_BYTES_MAX)
+            .http1_max_headers(HEADERS_LEN_MAX)
+            .build(connector);
+        metrics.origin_up.with_label_values(&[&config.name]).set(1);
+        Ok(Self {
+            root: place.root.into(),
+            base: place.base,
+            host,
+            client,
+            places: Arc::new(Semaphore::new(config.connections_max)),
+            breaker: Mutex::default(),
+            well: AtomicBool::new(true),
+            metrics,
+            config,
+        })
+    }
+
+    /// What names the resource at `target`, a path and query from its own path on. `None`: it is too long, or could lead out of that.
+    pub fn key(&self, target: &str) -> Option<Key> {
+        Key::new(&self.root, &format!("{}{target}", self.base))
+    }
+
+    /// Whether requests go to it now.
+    pub fn is_asked(&self) -> bool {
+        self.well.load(Ordering::Relaxed) && !self.breaker().is_open()
+    }
+
+    /// Asks, again where `again` is true and there was no answer.
+    ///
+    /// # Errors
+    /// Where there was none.
+    pub async fn ask(
+        &self,
+        method: &Method,
+        target: &str,
+        headers: HeaderMap,
+        again: bool,
+    ) -> Result<Answer, OriginError> {
+        let tries = if again { self.config.retries } else { 0 };
+        let asked = async {
+            let mut pause = PAUSE;
+            for tried in 0.. {
+                let answered = self.ask_once(method.clone(), target, headers.clone(), nothing()).await;
+                match answered {
+                    Err(OriginError::Unreachable(_)) if tried < tries => {}
+                    answered => return answered,
+                }
+                tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
+                pause *= 2;
+            }
+            Err(OriginError::Unreachable(self.config.name.clone()))
+        };
+        let answered = tokio::time::timeout(self.config.deadline(), asked).await;
+        answered.unwrap_or_else(|_| Err(self.failed(OriginError::TimedOut(self.config.name.clone()))))
+    }
+
+    /// Sends a request on as it is, once.
+    ///
+    /// # Errors
+    /// Where there was no answer: whether the request had an effect is unknown then.
+    pub async fn pass(
+        &self,
+        method: Method,
+        target: &str,
+        headers: HeaderMap,
+        body: RequestBody,
+    ) -> Result<Answer, OriginError> {
+        let answered =
+            tokio::time::timeout(self.config.deadline(), self.ask_once(method, target, headers, body)).await;
+        answered.unwrap_or_else(|_| Err(self.failed(OriginError::TimedOut(self.config.name.clone()))))
+    }
+
+    async fn ask_once(
+        &self,
+        method: Method,
+        target: &str,
+        mut headers: HeaderMap,
+        body: RequestBody,
+    ) -> Result<Answer, OriginError> {
+        let name = || self.config.name.clone();
+        if !self.well.load(Ordering::Relaxed) {
+            return Err(OriginError::LeftAlone(name(), Duration::from_millis(self.config.health_every_ms)));
+        }
+        self.breaker().may_ask(Instant::now()).map_err(|wait| OriginError::LeftAlone(name(), wait))?;
+        let places = Arc::clone(&self.places);
+        let Ok(Ok(place)) = tokio::time::timeout(self.config.deadline() / 2, places.acquire_owned()).await
+        else {
+            return Err(OriginError::Busy(name()));
+        };
+        headers.insert(HOST, self.host.clone());
+        headers.append(VIA, HeaderValue::from_static("1.1 rockpool"));
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = self.uri(target).ok_or_else(|| OriginError::Unreachable(name()))?;
+        *request.headers_mut() = headers;
+        let asked = SystemTime::now();
+        let response = self.client.request(request).await.map_err(|error| {
+            tracing::debug!(origin = self.config.name, error = describe(&error), "no answer");
+            self.failed(OriginError::Unreachable(name()))
+        })?;
+        self.breaker().succeeded();
+        self.count(response.status().as_str());
+        self.metrics.origin_up.with_label_values(&[&self.config.name]).set(1);
+        Ok(Answer { exchange: Exchange { asked, came: SystemTime::now() }, response, place })
+    }
+
+    /// A path and query that [`crate::key::Key`] took.
+    fn uri(&self, target: &str) -> Option<Uri> {
+        let (scheme, authority) = self.root.split_once("://")?;
+        let target = PathAndQuery::try_from(target).ok()?;
+        Uri::builder().scheme(scheme).authority(authority).path_and_query(target).build().ok()
+    }
+
+    fn failed(&self, error: OriginError) -> OriginError {
+        let mut breaker = self.breaker();
+        breaker.failed(Instant::now());
+        if breaker.is_open() {
+            self.metrics.origin_up.with_label_values(&[&self.config.name]).set(0);
+        }
+        self.count(match error {
+            OriginError::TimedOut(_) => "timed_out",
+            _ => "unreachable",
+        });
+        error
+    }
+
+    fn count(&self, outcome: &str) {
+        self.metrics.fetches.with_label_values(&[self.config.name.as_str(), outcome]).inc();
+    }
+
+    fn breaker(&self) -> std::sync::MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks again and again whether it is well, where there is a path for that.
+    pub async fn watch(self: Arc<Self>) {
+        if self.config.health.is_empty() {
+            return;
+        }
+        let (mut every, mut failures) =
+            (tokio::time::interval(Duration::from_millis(self.config.health_every_ms)), 0);
+        loop {
+            every.tick().await;
+            failures = if self.is_well().await { 0 } else { failures + 1 };
+            let (well, was) = (failures < UNWELL_AFTER, self.well.load(Ordering::Relaxed));
+            self.well.store(well, Ordering::Relaxed);
+            if well && !was {
+                self.breaker().succeeded();
+            }
+            if well != was {
+                tracing::warn!(origin = self.config.name, well, "an origin's health changed");
+                self.metrics.origin_up.with_label_values(&[&self.config.name]).set(well.into());
+            }
+        }
+    }
+
+    async fn is_well(&self) -> bool {
+        let mut request = Request::new(nothing());
+        request.headers_mut().insert(HOST, self.host.clone());
+        let Some(uri) = self.uri(&self.config.health) else { return false };
+        *request.uri_mut() = uri;
+        let answered = tokio::time::timeout(self.config.deadline(), self.client.request(request)).await;
+        matches!(answered, Ok(Ok(response)) if response.status() < StatusCode::BAD_REQUEST)
+    }
+}
+
+/// The body of a request that has none.
+pub fn nothing() -> RequestBody {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+fn describe(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

@@ -1,0 +1,63 @@
+//! Asking the origin whether a stored response still holds, and what its answer changes (RFC 9111, 4.3).
+
+use http::header::{
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+    IF_RANGE, LAST_MODIFIED, RANGE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// The preconditions of clients are answered here, so the origin does not see them (RFC 9111, 4.3.2).
+const OF_CLIENTS: [HeaderName; 4] = [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE];
+/// A 304 describes no content of its own: these stay as they were (RFC 9111, 3.2).
+const OF_CONTENT: [HeaderName; 4] = [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_TYPE, CONTENT_RANGE];
+
+/// Takes out what would get a part of the response, or none.
+pub fn ask_for_all(request: &mut HeaderMap) {
+    for name in OF_CLIENTS {
+        request.remove(name);
+    }
+}
+
+/// Asks for the response only if it is not the one that is stored. False: that one cannot be named.
+pub fn ask_if_changed(request: &mut HeaderMap, stored: &HeaderMap) -> bool {
+    ask_for_all(request);
+    let validators = [(ETAG, IF_NONE_MATCH), (LAST_MODIFIED, IF_MODIFIED_SINCE)];
+    for (validator, condition) in validators {
+        if let Some(value) = stored.get(validator) {
+            request.insert(condition, value.clone());
+        }
+    }
+    stored.contains_key(ETAG) || stored.contains_key(LAST_MODIFIED)
+}
+
+/// Whether a 304 is about the stored response: it may name another (RFC 9111, 4.3.4).
+pub fn is_about(not_modified: &HeaderMap, stored: &HeaderMap) -> bool {
+    match (not_modified.get(ETAG), stored.get(ETAG)) {
+        (Some(theirs), Some(ours)) => weakly_equal(theirs, ours),
+        (Some(_), None) => false,
+        (None, _) => match (not_modified.get(LAST_MODIFIED), stored.get(LAST_MODIFIED)) {
+            (Some(theirs), Some(ours)) => theirs == ours,
+            _ => true,
+        },
+    }
+}
+
+/// Brings the stored header up to date. Of `not_modified` no field may be left that is for one connection only.
+pub fn refresh(stored: &mut HeaderMap, not_modified: &HeaderMap) {
+    for name in not_modified.keys().filter(|name| !OF_CONTENT.contains(name)) {
+        stored.remove(name);
+        for value in not_modified.get_all(name) {
+            stored.append(name, value.clone());
+        }
+    }
+}
+
+/// Weak comparison of entity tags (RFC 9110, 8.8.3.2).
+pub fn weakly_equal(a: &HeaderValue, b: &HeaderValue) -> bool {
+    opaque(a.as_bytes()) == opaque(b.as_bytes())
+}
+
+/// An entity tag without its mark of weakness.
+pub fn opaque(tag: &[u8]) -> &[u8] {
+    tag.strip_prefix(b"W/").unwrap_or(tag)
+}

@@ -1,0 +1,7 @@
+//! The cache before an origin of the tests' own, on loopback.
+
+mod coalescing;
+mod failing;
+mod origin;
+mod purging;
+mod reusing;
