@@ -31,16 +31,17 @@ mod time;
 mod visitor;
 mod webtransport;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::extract::{DefaultBodyLimit, FromRef, State};
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, connect, get, post};
 use axum::{Extension, Router, middleware};
 use edge_cache::Cache;
+use edge_cache::rules::conditional::{Part, part};
 use proto::client::{Ask, ClientReply, ClientRequest};
-use proto::{Code, ErrorReply};
+use proto::{Code, Digest, ErrorReply};
 use service::admin::Readiness;
 use service::http::Refusal;
 use tokio_util::sync::CancellationToken;
@@ -217,8 +218,20 @@ async fn readyz(State(ready): State<Readiness>) -> Response {
     }
 }
 
-async fn openapi() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "max-age=3600")], OPENAPI)
+async fn openapi(method: Method, headers: HeaderMap) -> Response {
+    static TAG: LazyLock<HeaderValue> = LazyLock::new(|| {
+        let digest = Digest::of(OPENAPI.as_bytes()).to_string();
+        HeaderValue::try_from(format!("\"{}\"", &digest[..16])).expect("hex digits and quotes")
+    });
+    let ours = HeaderMap::from_iter([(header::ETAG, TAG.clone())]);
+    let caching = (header::CACHE_CONTROL, HeaderValue::from_static("max-age=3600"));
+    let sent = part(&method, &headers, StatusCode::OK, &ours, None);
+    let mut response = match sent {
+        Part::NotModified => StatusCode::NOT_MODIFIED.into_response(),
+        _ => ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response(),
+    };
+    response.headers_mut().extend(ours.into_iter().chain([(Some(caching.0), caching.1)]));
+    response
 }
 
 #[cfg(test)]

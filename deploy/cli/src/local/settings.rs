@@ -104,7 +104,7 @@ fn set(settings: &mut Table, path: &str, value: Value) {
 
 /// The app that its key opens everything to.
 fn app(key: &str) -> Table {
-    let scopes = ["recommend", "track", "infer"].map(Value::from).to_vec();
+    let scopes = ["recommend", "track", "infer", "purge"].map(Value::from).to_vec();
     let key_sha256 = Digest::of(key.as_bytes()).to_string();
     let fields =
         [("name", Value::from("local")), ("key_sha256", key_sha256.into()), ("scopes", scopes.into())];

@@ -6,6 +6,7 @@
 mod bundles;
 mod chaos;
 mod clients;
+mod content;
 mod doors;
 mod faults;
 mod frames;

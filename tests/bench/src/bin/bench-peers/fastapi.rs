@@ -95,6 +95,8 @@ impl FastApi {
                 // numpy's products are small: threads would only get in each other's way.
                 ("OPENBLAS_NUM_THREADS", "1".into()),
                 ("OMP_NUM_THREADS", "1".into()),
+                // Our folder is a work tree.
+                ("PYTHONDONTWRITEBYTECODE", "1".into()),
             ],
         })?;
         let log = dir.join("uvicorn.log");
