@@ -185,6 +185,10 @@ impl Bundles {
         let opened = tokio::task::spawn_blocking(move || {
             let read = |kind| folder.read(manifest.artifact(kind)?).ok();
             let bundle = Bundle::open(manifest.clone(), read, &engine)?;
+            // Models that no kernel knows are run by the engine: right, but at several times the cost.
+            let retrieval_compiled = bundle.retrieval.as_ref().map(|stage| stage.model.is_compiled());
+            let ranker_compiled = bundle.ranker.as_ref().map(|stage| stage.is_compiled());
+            tracing::info!(revision = %manifest.revision, retrieval_compiled, ranker_compiled, "bundle is open");
             Ok::<_, anyhow::Error>(Prepared::new(bundle))
         });
         opened.await.context("opening the bundle panicked").flatten().context(unfit)

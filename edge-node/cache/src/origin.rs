@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use http::header::{HOST, VIA};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
@@ -23,6 +23,8 @@ use crate::key::Key;
 use crate::metrics::Metrics;
 use crate::rules::freshness::Exchange;
 
+/// By which name Surrogate-Control can speak to this cache (W3C, Edge Architecture Specification, 2.2).
+const SURROGATE_CAPABILITY: HeaderName = HeaderName::from_static("surrogate-capability");
 /// Largest head of a response, in bytes.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Most fields of one.
@@ -193,6 +195,7 @@ impl Origin {
         };
         headers.insert(HOST, self.host.clone());
         headers.append(VIA, HeaderValue::from_static("1.1 rockpool"));
+        headers.append(SURROGATE_CAPABILITY, HeaderValue::from_static("rockpool=\"Surrogate/1.0\""));
         let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() = self.uri(target).ok_or_else(|| OriginError::Unreachable(name()))?;

@@ -324,7 +324,7 @@ impl Inner {
         let (mut headers, from_origin) = (head.headers, head.status);
         let len = answer::content_length(&headers);
         let cut = answer::cut(&asked.method, &asked.headers, from_origin, &mut headers, len);
-        if cut.status == StatusCode::PARTIAL_CONTENT {
+        if from_origin == StatusCode::OK && cut.status == StatusCode::PARTIAL_CONTENT {
             // Of what is not stored only the part is fetched.
             drop(body);
             return self.pass(asked, nothing(), why).await;

@@ -1,11 +1,11 @@
 //! One decision, top to bottom: exclude → retrieve → rank → re-rank; where a stage fails or has no time, the fallback.
 
 use inference::retrieval::top;
-use inference::{FeatureBatch, ModelError};
+use inference::{ModelError, RankScratch};
 use proto::client::{Ranked, Reason, Recommend, ServedBy};
-use proto::profile::{Interaction, View};
+use proto::profile::View;
 
-use crate::diversity::{Scored, mmr};
+use crate::diversity::{Mmr, Scored};
 use crate::prepared::Prepared;
 
 /// The stages that may be left out when time is short.
@@ -38,14 +38,17 @@ pub struct Decision {
 #[derive(Default)]
 pub struct Scratch {
     excluded: Marks,
+    met: Vec<Option<u32>>,
     history: Vec<u32>,
     scores: Vec<f32>,
+    keys: Vec<u64>,
     top: Vec<(u32, f32)>,
     candidates: Vec<(u32, f32)>,
     places: Vec<u32>,
-    features: FeatureBatch,
+    rank: RankScratch,
     probabilities: Vec<f32>,
     scored: Vec<Scored>,
+    mmr: Mmr,
 }
 
 /// Decides what `view`'s visitor is offered. `candidates` is how many retrieval hands to ranking.
@@ -64,7 +67,7 @@ pub fn decide(
     exclude(prepared, view, ask, scratch);
     // Retrieve: the model's best candidates for what the visitor did before.
     let retrieved = budget.allows(Stage::Retrieve)
-        && retrieve(prepared, view, candidates.max(count), scratch)
+        && retrieve(prepared, candidates.max(count), scratch)
             .unwrap_or_else(|error| decision.fail(Stage::Retrieve, error));
     if retrieved {
         // Rank: how likely each is to be liked, now.
@@ -83,14 +86,18 @@ pub fn decide(
     decision
 }
 
+/// Finds the visitor's interactions in the catalog, and marks what must not be offered.
 fn exclude(prepared: &Prepared, view: &View, ask: &Recommend, scratch: &mut Scratch) {
     let catalog = &prepared.bundle().catalog;
     let seen_max = prepared.bundle().rules.seen_max;
     scratch.excluded.clear(catalog.len());
-    let consumed = view.profile.interactions.iter().map(|interaction| &interaction.item);
+    let met = view.profile.interactions.iter().map(|interaction| catalog.place(interaction.item.as_str()));
+    scratch.met.clear();
+    scratch.met.extend(met);
+    scratch.met.iter().flatten().for_each(|place| scratch.excluded.mark(*place));
     let tired =
         view.profile.seen.iter().filter(|seen| seen_max > 0 && seen.seen >= seen_max).map(|seen| &seen.item);
-    for item in consumed.chain(tired).chain(&ask.exclude) {
+    for item in tired.chain(&ask.exclude) {
         if let Some(place) = catalog.place(item.as_str()) {
             scratch.excluded.mark(place);
         }
@@ -101,26 +108,18 @@ fn exclude(prepared: &Prepared, view: &View, ask: &Recommend, scratch: &mut Scra
 }
 
 /// False: there is no model, or nothing in the visitor's history that it knows.
-fn retrieve(
-    prepared: &Prepared,
-    view: &View,
-    candidates: usize,
-    scratch: &mut Scratch,
-) -> Result<bool, ModelError> {
+fn retrieve(prepared: &Prepared, candidates: usize, scratch: &mut Scratch) -> Result<bool, ModelError> {
     let Some(stage) = &prepared.bundle().retrieval else { return Ok(false) };
-    let catalog = &prepared.bundle().catalog;
-    let index_of = |interaction: &Interaction| {
-        catalog.place(interaction.item.as_str()).and_then(|place| stage.indices[place as usize])
-    };
     scratch.history.clear();
-    scratch.history.extend(view.profile.interactions.iter().filter_map(index_of));
+    scratch.history.extend(scratch.met.iter().flatten().filter_map(|place| stage.indices[*place as usize]));
     if scratch.history.is_empty() {
         return Ok(false);
     }
     stage.model.scores(&scratch.history, &mut scratch.scores)?;
     let place_of = |index: u32| stage.places.get(index as usize).copied().flatten();
-    let unwanted = |index: u32| place_of(index).is_none_or(|place| scratch.excluded.is_marked(place));
-    top(&scratch.scores, candidates, unwanted, &mut scratch.top);
+    let unwanted = scratch.excluded.all().iter().filter_map(|place| stage.indices[*place as usize]);
+    let unwanted = unwanted.chain(stage.absent.iter().copied());
+    top(&scratch.scores, candidates, unwanted, &mut scratch.keys, &mut scratch.top);
     scratch.candidates.clear();
     scratch
         .candidates
@@ -139,13 +138,11 @@ fn rank(
     scratch: &mut Scratch,
 ) -> Result<bool, ModelError> {
     let Some(stage) = &prepared.bundle().ranker else { return Ok(false) };
-    let visitor =
-        stage.encoder.visitor(&view.profile.interactions, &view.profile.traits, &ask.context, now_ms);
+    let met = view.profile.interactions.iter().zip(scratch.met.iter().copied());
+    let visitor = stage.encoder.visitor_of(met, &view.profile.traits, &ask.context, now_ms);
     scratch.places.clear();
     scratch.places.extend(scratch.candidates.iter().map(|(place, _)| *place));
-    scratch.features.clear();
-    stage.encoder.encode(&visitor, &scratch.places, &mut scratch.features)?;
-    stage.model.rank(&scratch.features, &mut scratch.probabilities)?;
+    stage.rank(&visitor, &scratch.places, &mut scratch.rank, &mut scratch.probabilities)?;
     for ((_, score), probability) in scratch.candidates.iter_mut().zip(&scratch.probabilities) {
         *score += probability.max(f32::MIN_POSITIVE).ln();
     }
@@ -158,14 +155,15 @@ fn offer(prepared: &Prepared, count: usize, reason: Reason, scratch: &mut Scratc
     let (low, high) = scores.fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), s| (l.min(s), h.max(s)));
     let span = (high - low).max(f32::MIN_POSITIVE);
     scratch.scored.clear();
-    scratch.scored.extend(scratch.candidates.iter().map(|(place, score)| Scored {
-        place: *place,
-        relevance: (score - low) / span,
-        nearest: 0.0,
-        categories: prepared.categories(*place),
-    }));
-    mmr(&mut scratch.scored, count, prepared.bundle().rules.diversity_lambda);
-    for chosen in scratch.scored.iter().take(count) {
+    scratch.scored.extend(
+        scratch
+            .candidates
+            .iter()
+            .map(|(place, score)| Scored::new(*place, (score - low) / span, prepared.categories(*place))),
+    );
+    let lambda = prepared.bundle().rules.diversity_lambda;
+    for chosen in scratch.mmr.choose(&mut scratch.scored, count, lambda) {
+        let chosen = scratch.scored[*chosen];
         take(prepared, chosen.place, chosen.relevance, reason, &mut scratch.excluded, decision);
     }
 }
@@ -217,10 +215,12 @@ impl Decision {
 struct Marks {
     marks: Vec<u32>,
     present: u32,
+    all: Vec<u32>,
 }
 
 impl Marks {
     fn clear(&mut self, len: usize) {
+        self.all.clear();
         self.present = self.present.wrapping_add(1);
         if self.present == 0 || self.marks.len() != len {
             self.marks.clear();
@@ -230,11 +230,19 @@ impl Marks {
     }
 
     fn mark(&mut self, place: u32) {
-        self.marks[place as usize] = self.present;
+        if !self.is_marked(place) {
+            self.marks[place as usize] = self.present;
+            self.all.push(place);
+        }
     }
 
     fn is_marked(&self, place: u32) -> bool {
         self.marks[place as usize] == self.present
+    }
+
+    /// The places in it.
+    fn all(&self) -> &[u32] {
+        &self.all
     }
 }
 

@@ -20,30 +20,79 @@ pub struct Scored {
     pub place: u32,
     /// From 0 to 1.
     pub relevance: f32,
-    /// Highest similarity to an item chosen already.
-    pub nearest: f32,
     /// Its categories.
     pub categories: CategorySet,
+    /// Highest similarity to the first `compared` items that were chosen.
+    nearest: f32,
+    compared: usize,
 }
 
-/// Moves the `count` chosen candidates to the front, in the order chosen. `lambda` weighs relevance (1) against
-/// diversity (0). Ties go to the earlier candidate.
-pub fn mmr(candidates: &mut [Scored], count: usize, lambda: f32) {
-    for chosen in 0..count.min(candidates.len()) {
-        let (mut best, mut best_gain) = (chosen, f32::NEG_INFINITY);
-        for (at, candidate) in candidates.iter().enumerate().skip(chosen) {
-            let gain = lambda * candidate.relevance - (1.0 - lambda) * candidate.nearest;
-            if gain > best_gain {
-                (best, best_gain) = (at, gain);
-            }
-        }
-        // A rotation, not a swap: what was not chosen keeps its order, so ties stay with the earlier candidate.
-        candidates[chosen..=best].rotate_right(1);
-        let categories = candidates[chosen].categories;
-        for candidate in &mut candidates[chosen + 1..] {
-            candidate.nearest = candidate.nearest.max(candidate.categories.similarity(categories));
-        }
+impl Scored {
+    /// A candidate that was not compared with anything yet.
+    pub fn new(place: u32, relevance: f32, categories: CategorySet) -> Self {
+        Self { place, relevance, categories, nearest: 0.0, compared: 0 }
     }
+}
+
+/// Re-ranking, with memory that requests reuse.
+#[derive(Debug, Default)]
+pub struct Mmr {
+    order: Vec<u64>,
+    chosen: Vec<usize>,
+}
+
+impl Mmr {
+    /// Chooses `count` candidates: gives their indices, in the order chosen. `lambda` weighs relevance (1) against
+    /// diversity (0). Ties go to the earlier candidate. Relevance must not be negative.
+    ///
+    /// What a candidate gains only falls as more are chosen, and is never more than its relevance is worth. So candidates are
+    /// looked at by relevance until none can be better, and compared with what was chosen when their turn comes
+    /// (lazy greedy: Minoux, 1978).
+    pub fn choose(&mut self, candidates: &mut [Scored], count: usize, lambda: f32) -> &[usize] {
+        // Floats that are not negative are ordered as their bits are.
+        let key = |(at, candidate): (u32, &Scored)| {
+            u64::from(!(candidate.relevance + 0.0).to_bits()) << 32 | u64::from(at)
+        };
+        self.order.clear();
+        self.order.extend((0..).zip(candidates.iter()).map(key));
+        self.order.sort_unstable();
+        self.chosen.clear();
+        while self.chosen.len() < count.min(candidates.len()) {
+            let (mut best, mut best_gain) = (None, f32::NEG_INFINITY);
+            for (turn, key) in self.order.iter().enumerate() {
+                let at = *key as u32 as usize;
+                let worth = lambda * candidates[at].relevance;
+                if worth < best_gain {
+                    break;
+                }
+                if worth - (1.0 - lambda) * candidates[at].nearest < best_gain {
+                    continue;
+                }
+                let nearest = nearest(candidates, at, &self.chosen);
+                let gain = worth - (1.0 - lambda) * nearest;
+                let better =
+                    gain > best_gain || gain == best_gain && best.is_none_or(|(_, other)| at < other);
+                if better {
+                    (best, best_gain) = (Some((turn, at)), gain);
+                }
+            }
+            // None: what is left is no number.
+            let Some((turn, at)) = best else { break };
+            self.order.remove(turn);
+            self.chosen.push(at);
+        }
+        &self.chosen
+    }
+}
+
+/// Compares a candidate with those chosen since it was last looked at.
+fn nearest(candidates: &mut [Scored], at: usize, chosen: &[usize]) -> f32 {
+    let Scored { categories, mut nearest, compared, .. } = candidates[at];
+    for other in &chosen[compared..] {
+        nearest = nearest.max(categories.similarity(candidates[*other].categories));
+    }
+    (candidates[at].nearest, candidates[at].compared) = (nearest, chosen.len());
+    nearest
 }
 
 #[cfg(test)]
@@ -53,37 +102,52 @@ mod tests {
     use super::*;
 
     fn scored(place: u32, relevance: f32, categories: u128) -> Scored {
-        Scored { place, relevance, nearest: 0.0, categories: CategorySet(categories) }
+        Scored::new(place, relevance, CategorySet(categories))
     }
 
-    fn places(candidates: &[Scored]) -> Vec<u32> {
-        candidates.iter().map(|c| c.place).collect()
+    fn chosen(candidates: &mut [Scored], count: usize, lambda: f32) -> Vec<usize> {
+        Mmr::default().choose(candidates, count, lambda).to_vec()
     }
 
     #[test]
     fn lambda_one_is_relevance_alone() {
         let mut all = [scored(0, 0.1, 1), scored(1, 0.9, 1), scored(2, 0.5, 1)];
-        mmr(&mut all, 3, 1.0);
-        assert_eq!(places(&all), [1, 2, 0]);
+        assert_eq!(chosen(&mut all, 3, 1.0), [1, 2, 0]);
     }
 
     #[test]
     fn a_different_item_passes_a_slightly_better_one_of_the_same_kind() {
         let mut all = [scored(0, 1.0, 0b01), scored(1, 0.9, 0b01), scored(2, 0.8, 0b10)];
-        mmr(&mut all, 2, 0.7);
-        assert_eq!(places(&all[..2]), [0, 2]);
+        assert_eq!(chosen(&mut all, 2, 0.7), [0, 2]);
+    }
+
+    /// As the formula says it: every candidate left is compared with every one chosen, in every round.
+    fn by_the_book(candidates: &[Scored], count: usize, lambda: f32) -> Vec<usize> {
+        let (mut left, mut chosen): (Vec<usize>, Vec<usize>) = ((0..candidates.len()).collect(), Vec::new());
+        while chosen.len() < count && !left.is_empty() {
+            let gain = |at: usize| {
+                let similar =
+                    |other: &usize| candidates[at].categories.similarity(candidates[*other].categories);
+                let nearest = chosen.iter().map(similar).fold(0.0, f32::max);
+                lambda * candidates[at].relevance - (1.0 - lambda) * nearest
+            };
+            let best = left.iter().map(|at| gain(*at)).fold(f32::NEG_INFINITY, f32::max);
+            let first = left.iter().position(|at| gain(*at) == best).unwrap();
+            chosen.push(left.remove(first));
+        }
+        chosen
     }
 
     proptest! {
+        // Few different values, so that there are ties.
         #[test]
-        fn every_candidate_is_kept_once(
-            all in prop::collection::vec((0.0_f32..=1.0, any::<u128>()), 0..50), count in 0_usize..60, lambda in 0.0_f32..=1.0,
+        fn laziness_changes_nothing(
+            all in prop::collection::vec((0_u8..=10, 0_u128..32), 0..50), count in 0_usize..60, lambda in 0_u8..=4,
         ) {
-            let mut candidates: Vec<_> = (0..).zip(&all).map(|(place, (r, c))| scored(place, *r, *c)).collect();
-            mmr(&mut candidates, count, lambda);
-            let mut kept = places(&candidates);
-            kept.sort_unstable();
-            prop_assert!(kept.into_iter().eq(0..all.len() as u32));
+            let (tenth, lambda) = (|n: u8| f32::from(n) / 10.0, f32::from(lambda) / 4.0);
+            let mut candidates: Vec<_> = (0..).zip(&all).map(|(place, (r, c))| scored(place, tenth(*r), *c)).collect();
+            let wanted = by_the_book(&candidates, count, lambda);
+            prop_assert_eq!(chosen(&mut candidates, count, lambda), wanted);
         }
     }
 }

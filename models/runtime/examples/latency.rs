@@ -67,10 +67,10 @@ fn measure(engine: &Engine, files: &Files) -> anyhow::Result<()> {
 
     let items = retrieval.items() as u32;
     let history: Vec<u32> = (0..RING as u32).map(|n| n * 7 % items).collect();
-    let (mut scores, mut best) = (Vec::new(), Vec::new());
+    let (mut scores, mut keys, mut best) = (Vec::new(), Vec::new(), Vec::new());
     time("  retrieval", || Ok(retrieval.scores(&history, &mut scores)?))?;
     time("  top 200 of all", || {
-        top(&scores, CANDIDATES as usize, |index| history.contains(&index), &mut best);
+        top(&scores, CANDIDATES as usize, history.iter().copied(), &mut keys, &mut best);
         Ok(())
     })?;
 

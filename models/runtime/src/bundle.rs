@@ -2,6 +2,7 @@
 
 mod keys;
 mod probe;
+mod stages;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,13 +12,11 @@ use proto::limits::{ARTIFACT_BYTES_MAX, BUNDLE_ARTIFACTS_MAX, CATALOG_ITEMS_MAX}
 use proto::{Digest, ItemId, codec};
 
 pub use self::keys::{PublicKey, Signer};
+pub use self::stages::{RankScratch, RankerStage, RetrievalStage};
 use crate::card::CARD_BYTES_MAX;
 use crate::catalog::IndexedCatalog;
 use crate::engine::Engine;
 use crate::error::{BundleError, ModelError};
-use crate::features::Encoder;
-use crate::ranker::Ranker;
-use crate::retrieval::Retrieval;
 
 /// Largest signed manifest, in bytes.
 pub const MANIFEST_BYTES_MAX: usize = 64 * 1024;
@@ -126,26 +125,6 @@ pub struct Bundle {
     pub ranker: Option<RankerStage>,
 }
 
-/// A retrieval model, and where its items are in the catalog.
-#[derive(Debug)]
-pub struct RetrievalStage {
-    /// The model.
-    pub model: Retrieval,
-    /// By the model's index: the item's place in the catalog. None: the catalog has it no more, so it is never served.
-    pub places: Vec<Option<u32>>,
-    /// By place in the catalog: the model's index. None: the model does not know the item.
-    pub indices: Vec<Option<u32>>,
-}
-
-/// A ranker with the encoder of its rows.
-#[derive(Debug)]
-pub struct RankerStage {
-    /// The model.
-    pub model: Ranker,
-    /// Makes its rows from places in the catalog.
-    pub encoder: Encoder,
-}
-
 impl Bundle {
     /// Reads and checks every artifact of a manifest that was [`verify`]ed. `artifacts` gives an artifact's bytes; digests
     /// are checked here; models must answer a few fixed questions with sense. Takes as long as loading the models takes: not for
@@ -174,40 +153,6 @@ impl Bundle {
             _ => None,
         };
         Ok(Self { manifest, catalog, rules, retrieval, ranker })
-    }
-}
-
-impl RetrievalStage {
-    fn load(
-        engine: &Engine,
-        onnx: &[u8],
-        card: &[u8],
-        catalog: &IndexedCatalog,
-    ) -> Result<Self, BundleError> {
-        let model = Retrieval::load(engine, onnx, card)
-            .map_err(|error| model_error(ArtifactKind::RetrievalModel, ArtifactKind::RetrievalCard, error))?;
-        let places = model.card().items.iter().map(|item| catalog.place(item.as_str())).collect();
-        let indices = catalog.items().iter().map(|item| model.index_of(item.id.as_str())).collect();
-        let stage = Self { model, places, indices };
-        probe::retrieval(&stage)
-            .map_err(|error| model_error(ArtifactKind::RetrievalModel, ArtifactKind::RetrievalCard, error))?;
-        Ok(stage)
-    }
-}
-
-impl RankerStage {
-    fn load(
-        engine: &Engine,
-        onnx: &[u8],
-        card: &[u8],
-        catalog: &Arc<IndexedCatalog>,
-    ) -> Result<Self, BundleError> {
-        let wrong = |error| model_error(ArtifactKind::RankerModel, ArtifactKind::RankerCard, error);
-        let model = Ranker::load(engine, onnx, card).map_err(wrong)?;
-        let encoder = Encoder::new(model.card(), Arc::clone(catalog)).map_err(wrong)?;
-        let stage = Self { model, encoder };
-        probe::ranker(&stage).map_err(wrong)?;
-        Ok(stage)
     }
 }
 

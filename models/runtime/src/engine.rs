@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::card::{GOLDEN_TOLERANCE, Golden};
 use crate::error::ModelError;
 use crate::tensor::{ModelSpec, Tensor, Values, rows};
-use crate::vet::{Cost, vet};
+use crate::vet::{Cost, Vetted, vet};
 
 /// Names the ONNX Runtime library, if the caller does not.
 pub const LIBRARY_VARIABLE: &str = "ROCKPOOL_ONNXRUNTIME";
@@ -94,10 +94,14 @@ impl Engine {
 
     /// Checks an ONNX file against `spec` ([`vet`]), and makes it ready to run.
     pub fn load(&self, onnx: &[u8], spec: &ModelSpec) -> Result<Session, ModelError> {
-        let vetted = vet(onnx, spec)?;
+        self.open(&vet(onnx, spec)?, spec)
+    }
+
+    /// Makes a graph that was checked ready to run.
+    pub(crate) fn open(&self, vetted: &Vetted, spec: &ModelSpec) -> Result<Session, ModelError> {
         let backend = match &self.environment {
-            Some(environment) => Backend::Ort(environment.load(&vetted, spec)?),
-            None => Backend::Tract(pure::Plans::load(&vetted, spec)?),
+            Some(environment) => Backend::Ort(environment.load(vetted, spec)?),
+            None => Backend::Tract(pure::Plans::load(vetted, spec)?),
         };
         Ok(Session { spec: spec.clone(), cost: vetted.cost, backend })
     }

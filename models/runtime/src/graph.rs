@@ -171,7 +171,7 @@ pub(crate) fn node(
     NodeProto { name, op_type: op.to_owned(), input, output, attribute, ..NodeProto::default() }
 }
 
-fn attribute(name: &str, value: Attribute<'_>) -> AttributeProto {
+pub(crate) fn attribute(name: &str, value: Attribute<'_>) -> AttributeProto {
     let mut attribute = AttributeProto { name: name.to_owned(), ..AttributeProto::default() };
     let kind = match value {
         Attribute::Int(i) => {

@@ -11,6 +11,7 @@
 //! | [`card`] | the model card |
 //! | [`retrieval`] | history → a score for every item |
 //! | [`features`], [`ranker`] | candidates → features → the probability that each is liked |
+//! | `kernel` | the graphs that our exporters write, as code; the engines run every other |
 //! | [`graph`] | writes ONNX files |
 //! | [`bundle`] | the signature, and everything a node needs to serve, from a manifest's files |
 
@@ -21,6 +22,7 @@ pub mod engine;
 pub mod error;
 pub mod features;
 pub mod graph;
+mod kernel;
 pub mod ranker;
 pub mod retrieval;
 pub mod tensor;
@@ -28,7 +30,9 @@ pub mod tensor;
 pub mod testing;
 pub mod vet;
 
-pub use bundle::{Bundle, PublicKey, RankerStage, RetrievalStage, Signer, verify, verify_artifact};
+pub use bundle::{
+    Bundle, PublicKey, RankScratch, RankerStage, RetrievalStage, Signer, verify, verify_artifact,
+};
 pub use card::{Card, Golden, ModelKind, RankerPart, RetrievalPart};
 pub use catalog::IndexedCatalog;
 pub use engine::{Engine, EngineKind, Session};

@@ -5,8 +5,10 @@ use proto::ModelVersion;
 use crate::card::{Card, ModelKind};
 use crate::engine::{Engine, Session};
 use crate::error::ModelError;
-use crate::features::FeatureBatch;
+use crate::features::{FeatureBatch, Schema};
+use crate::kernel::{check, ranker::Kernel};
 use crate::tensor::{ModelSpec, Values};
+use crate::vet::vet;
 
 /// Batch sizes that are run in one piece; a slot ranks about 200 candidates.
 const BATCHES: [usize; 4] = [20, 50, 100, 200];
@@ -18,6 +20,7 @@ pub const CANDIDATES_MAX: usize = 4096;
 pub struct Ranker {
     session: Session,
     card: Card,
+    kernel: Option<Kernel>,
 }
 
 impl Ranker {
@@ -25,9 +28,16 @@ impl Ranker {
     pub fn load(engine: &Engine, onnx: &[u8], card: &[u8]) -> Result<Self, ModelError> {
         let card = Card::parse(card)?;
         card.check_file(ModelKind::Ranker, onnx)?;
-        let session = engine.load(onnx, &Self::spec(&card))?;
+        let spec = Self::spec(&card);
+        let vetted = vet(onnx, &spec)?;
+        let session = engine.open(&vetted, &spec)?;
         session.check_golden(&card.golden)?;
-        Ok(Self { session, card })
+        let kernel = card.ranker.as_ref().and_then(|part| {
+            let schema = Schema::new(&part.features, card.items.len());
+            let kernel = Kernel::of(vetted.model.graph.as_ref()?, &schema)?;
+            check::ranker(&kernel, &session, &schema, &card.golden).then_some(kernel)
+        });
+        Ok(Self { session, card, kernel })
     }
 
     /// What the graph of a ranker's card must look like: for whoever trains one.
@@ -48,6 +58,11 @@ impl Ranker {
     /// The loaded graph.
     pub fn session(&self) -> &Session {
         &self.session
+    }
+
+    /// The same as code, if the graph is one that is known.
+    pub(crate) fn kernel(&self) -> Option<&Kernel> {
+        self.kernel.as_ref()
     }
 
     /// The probability that the visitor likes the candidate, one a row, in order. `out` is emptied first.

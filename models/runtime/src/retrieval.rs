@@ -1,6 +1,5 @@
 //! The retrieval model: a visitor's history in, a score for every item that the model knows out.
 
-use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use proto::{ItemId, ModelVersion};
@@ -8,7 +7,9 @@ use proto::{ItemId, ModelVersion};
 use crate::card::{Card, HISTORY_LEN_MAX, ModelKind};
 use crate::engine::{Engine, Session};
 use crate::error::ModelError;
+use crate::kernel::{check, retrieval::Kernel};
 use crate::tensor::{ModelSpec, Values};
+use crate::vet::vet;
 
 /// Batch sizes that are run in one piece.
 const BATCHES: [usize; 2] = [1, 16];
@@ -17,6 +18,7 @@ const BATCHES: [usize; 2] = [1, 16];
 #[derive(Debug)]
 pub struct Retrieval {
     session: Session,
+    kernel: Option<Kernel>,
     card: Card,
     history_len: usize,
     by_id: HashMap<ItemId, u32>,
@@ -28,10 +30,15 @@ impl Retrieval {
         let card = Card::parse(card)?;
         card.check_file(ModelKind::Retrieval, onnx)?;
         let history_len = card.retrieval.as_ref().map_or(0, |part| part.history_len);
-        let session = engine.load(onnx, &Self::spec(&card))?;
+        let (spec, items) = (Self::spec(&card), card.items.len());
+        let vetted = vet(onnx, &spec)?;
+        let session = engine.open(&vetted, &spec)?;
         session.check_golden(&card.golden)?;
+        let kernel = vetted.model.graph.as_ref().and_then(|graph| Kernel::of(graph, history_len, items));
+        let kernel =
+            kernel.filter(|kernel| check::retrieval(kernel, &session, (history_len, items), &card.golden));
         let by_id = (0u32..).zip(&card.items).map(|(index, item)| (item.clone(), index)).collect();
-        Ok(Self { session, card, history_len, by_id })
+        Ok(Self { session, kernel, card, history_len, by_id })
     }
 
     /// What the graph of a retrieval card must look like: for whoever trains one.
@@ -75,10 +82,18 @@ impl Retrieval {
         let mut row = [0i64; HISTORY_LEN_MAX];
         let row = &mut row[..self.history_len];
         self.fill(history, row)?;
-        self.session.run(&[Values::I64(row)], out)
+        match &self.kernel {
+            Some(kernel) => kernel.scores(row, out),
+            None => self.session.run(&[Values::I64(row)], out),
+        }
     }
 
-    /// The same for many visitors at once, `[visitors, items]`: for evaluation.
+    /// True: the graph is one that is known, and runs as code.
+    pub fn is_compiled(&self) -> bool {
+        self.kernel.is_some()
+    }
+
+    /// The same for many visitors at once, `[visitors, items]`, by the engine whatever the graph: for evaluation.
     pub fn scores_many(&self, histories: &[&[u32]], out: &mut Vec<f32>) -> Result<(), ModelError> {
         let mut rows = vec![0i64; histories.len() * self.history_len];
         for (history, row) in histories.iter().zip(rows.chunks_exact_mut(self.history_len)) {
@@ -101,22 +116,43 @@ impl Retrieval {
     }
 }
 
-/// The `k` best scores as (index, score), best first, without what `exclude` names: O(n) to select, O(k log k) to sort.
-/// NaN is worse than everything; of equal scores the lower index comes first. `out` is emptied first.
-pub fn top(scores: &[f32], k: usize, exclude: impl Fn(u32) -> bool, out: &mut Vec<(u32, f32)>) {
-    out.clear();
-    out.extend((0u32..).zip(scores.iter().copied()).filter(|(index, _)| !exclude(*index)));
-    if k == 0 {
-        out.clear();
-    } else if k < out.len() {
-        out.select_nth_unstable_by(k - 1, better);
-        out.truncate(k);
+/// The `k` best scores as (index, score), best first, without the indices in `excluded`: O(n) to select, O(k log k) to sort.
+/// NaN is worse than everything; of equal scores the lower index comes first. `out` is emptied first; `keys` is memory to reuse.
+pub fn top(
+    scores: &[f32],
+    k: usize,
+    excluded: impl IntoIterator<Item = u32>,
+    keys: &mut Vec<u64>,
+    out: &mut Vec<(u32, f32)>,
+) {
+    keys.clear();
+    keys.extend((0u32..).zip(scores).map(|(index, score)| key(index, *score)));
+    for index in excluded {
+        if let Some(key) = keys.get_mut(index as usize) {
+            *key = EXCLUDED;
+        }
     }
-    out.sort_unstable_by(better);
+    if (1..keys.len()).contains(&k) {
+        keys.select_nth_unstable(k - 1);
+    }
+    keys.truncate(k);
+    keys.sort_unstable();
+    out.clear();
+    out.extend(keys.iter().take_while(|key| **key != EXCLUDED).map(|key| {
+        let index = *key as u32;
+        (index, scores[index as usize])
+    }));
 }
 
-fn better(a: &(u32, f32), b: &(u32, f32)) -> Ordering {
-    let key = |score: f32| if score.is_nan() { f32::NEG_INFINITY } else { score };
+/// Comes after every key, as there is no item of this index.
+const EXCLUDED: u64 = u64::MAX;
+
+/// Grows from the best to the worst. Whole numbers are compared without a branch, which is most of the work.
+fn key(index: u32, score: f32) -> u64 {
     // `+ 0.0` makes -0 and 0 one score.
-    (key(b.1) + 0.0).total_cmp(&(key(a.1) + 0.0)).then(a.1.is_nan().cmp(&b.1.is_nan())).then(a.0.cmp(&b.0))
+    let bits = (score + 0.0).to_bits();
+    // Floats as integers of the same order: negative ones are turned around, and come before the others.
+    let ordered = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
+    let ordered = if score.is_nan() { 0 } else { ordered };
+    u64::from(!ordered) << 32 | u64::from(index)
 }

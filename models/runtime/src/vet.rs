@@ -8,7 +8,7 @@
 
 pub(crate) mod ops;
 mod shapes;
-mod tensors;
+pub(crate) mod tensors;
 mod wire;
 
 use std::collections::HashMap;

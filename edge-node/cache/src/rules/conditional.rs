@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use http::header::{ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE};
+use http::header::{DATE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE};
 use http::{HeaderMap, Method, StatusCode};
 
 use super::directives::members;
@@ -51,7 +51,8 @@ fn has_it(request: &HeaderMap, stored: &HeaderMap) -> bool {
         return theirs.any(|tag| tag == "*" || ours == Some(opaque(tag.as_bytes())));
     }
     let since = moment(request, &IF_MODIFIED_SINCE);
-    let changed = moment(stored, &LAST_MODIFIED);
+    // RFC 9111, 4.3.2: what does not say when it was changed was not changed since it was made.
+    let changed = moment(stored, &LAST_MODIFIED).or_else(|| moment(stored, &DATE));
     matches!((since, changed), (Some(since), Some(changed)) if changed <= since)
 }
 

@@ -1,11 +1,17 @@
-//! Cache-Control (RFC 9111, 5.2), and CDN-Cache-Control (RFC 9213), which stands in its place where a response has it.
+//! Cache-Control (RFC 9111, 5.2), and what stands in its place for caches such as this one: CDN-Cache-Control (RFC 9213), and before
+//! there was that, Surrogate-Control (W3C, Edge Architecture Specification, 2.1).
 
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
+use sfv::{BareItem, Dictionary, ListEntry, Parser};
 
 /// RFC 9213, 3.1.
 pub const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
+/// Of the time before RFC 9213.
+pub const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
+/// Our name as a target of its directives.
+const TARGET: &str = "rockpool";
 /// A delta-seconds value that is larger counts as this (RFC 9111, 1.2.2).
 const SECONDS_MAX: u64 = 1 << 31;
 
@@ -14,6 +20,8 @@ const SECONDS_MAX: u64 = 1 << 31;
 pub struct Directives {
     /// Whether there was any.
     pub any: bool,
+    /// Whether they are for caches such as this one: then nothing that is for all counts, `Expires` neither.
+    pub targeted: bool,
     /// `max-age`; what cannot be read counts as 0.
     pub max_age: Option<Duration>,
     /// `s-maxage`.
@@ -60,6 +68,42 @@ impl Directives {
             }
         }
         directives
+    }
+
+    /// Those for caches such as this one, where a response has some.
+    pub fn targeted(response: &HeaderMap) -> Option<Self> {
+        let said = Self::structured(response).or_else(|| Self::surrogate(response))?;
+        Some(Self { targeted: true, ..said })
+    }
+
+    /// RFC 9213, 2.1: a field that is no Dictionary is ignored, and so is a directive whose value is of another type.
+    fn structured(response: &HeaderMap) -> Option<Self> {
+        let lines: Vec<&[u8]> =
+            response.get_all(CDN_CACHE_CONTROL).iter().map(|line| line.as_bytes()).collect();
+        let dictionary: Dictionary = Parser::new(&lines.join(&b","[..])).parse().ok()?;
+        let mut directives = Self { any: !dictionary.is_empty(), ..Self::default() };
+        for (name, entry) in &dictionary {
+            let ListEntry::Item(item) = entry else { continue };
+            match &item.bare_item {
+                BareItem::Boolean(true) => directives.add(name.as_str()),
+                BareItem::Integer(seconds) => directives.add(&format!("{name}={seconds}")),
+                _ => {}
+            }
+        }
+        Some(directives).filter(|directives| directives.any)
+    }
+
+    /// A directive may have a target, and is for nobody else then.
+    fn surrogate(response: &HeaderMap) -> Option<Self> {
+        let lines = response.get_all(SURROGATE_CONTROL).iter().filter_map(|line| line.to_str().ok());
+        let mut directives = Self::default();
+        for member in lines.flat_map(members) {
+            let (member, target) = member.split_once(';').unwrap_or((member, TARGET));
+            if target.trim().eq_ignore_ascii_case(TARGET) {
+                directives.add(member);
+            }
+        }
+        Some(directives).filter(|directives| directives.any)
     }
 
     fn add(&mut self, member: &str) {

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use http::header::{AGE, CACHE_CONTROL, DATE, EXPIRES, LAST_MODIFIED};
 use http::{HeaderMap, HeaderName, StatusCode};
 
-use super::directives::{CDN_CACHE_CONTROL, Directives, members, seconds};
+use super::directives::{Directives, members, seconds};
 
 /// Of the time since a response was last modified, for how much it is taken to be fresh (RFC 9111, 4.2.2).
 const HEURISTIC_SHARE: u32 = 10;
@@ -23,18 +23,14 @@ pub struct Exchange {
 
 /// What a response says about its storage: to caches such as this one, where it does, else to all.
 pub fn directives(response: &HeaderMap) -> Directives {
-    let targeted = Directives::of(response, &CDN_CACHE_CONTROL);
-    if targeted.any {
-        return targeted;
-    }
-    Directives::of(response, &CACHE_CONTROL)
+    Directives::targeted(response).unwrap_or_else(|| Directives::of(response, &CACHE_CONTROL))
 }
 
 /// Where the response says how long it is fresh: that.
 pub fn explicit_lifetime(response: &HeaderMap, said: &Directives) -> Option<Duration> {
-    let said = said.s_maxage.or(said.max_age);
-    if said.is_some() || response.contains_key(CDN_CACHE_CONTROL) || !response.contains_key(EXPIRES) {
-        return said;
+    let lifetime = said.s_maxage.or(said.max_age);
+    if lifetime.is_some() || said.targeted || !response.contains_key(EXPIRES) {
+        return lifetime;
     }
     // A moment that cannot be read has passed (RFC 9111, 5.3).
     let expires = moment(response, &EXPIRES).unwrap_or(SystemTime::UNIX_EPOCH);
@@ -52,7 +48,9 @@ pub fn lifetime(
     if let Some(lifetime) = explicit_lifetime(response, said) {
         return Some(lifetime);
     }
-    if let Some(expires) = response.contains_key(EXPIRES).then(|| moment(response, &EXPIRES)) {
+    if let Some(expires) =
+        (response.contains_key(EXPIRES) && !said.targeted).then(|| moment(response, &EXPIRES))
+    {
         return Some(expires.and_then(|expires| expires.duration_since(came).ok()).unwrap_or_default());
     }
     if !(said.public || may_be_guessed(status)) {

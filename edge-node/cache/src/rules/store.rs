@@ -39,8 +39,8 @@ pub fn may_store(
     response: &HeaderMap,
 ) -> Result<(), Refused> {
     let (asked, said) = (Directives::of(request, &CACHE_CONTROL), directives(response));
-    let explicit =
-        explicit_lifetime(response, &said).is_some() || response.contains_key(http::header::EXPIRES);
+    let explicit = explicit_lifetime(response, &said).is_some()
+        || (response.contains_key(http::header::EXPIRES) && !said.targeted);
     let for_others = said.public || said.s_maxage.is_some();
     let understood = status == StatusCode::OK || may_be_guessed(status) || !said.must_understand;
     let rules = [

@@ -50,6 +50,34 @@ fn who_says_how_long_counts_in_order() {
 }
 
 #[test]
+fn what_is_said_to_caches_such_as_this_one_stands_for_all() {
+    let targeted = |field: &str, value: &str| {
+        let response =
+            [("cache-control", "max-age=1"), (field, value), ("expires", &*date(100)), ("date", &*date(0))];
+        lasts(200, &response)
+    };
+    assert_eq!(targeted("cdn-cache-control", "foo, max-age=60"), 60);
+    assert_eq!(targeted("cdn-cache-control", "foo"), 0, "what is for all counts no more");
+    assert_eq!(targeted("cdn-cache-control", "max-age=\"60\""), 0, "another type of value");
+    for none in ["max-age =60", "max-age=60, &&&", "", "MaX-aGe=60"] {
+        assert_eq!(targeted("cdn-cache-control", none), 1, "{none}: no Dictionary (RFC 9651)");
+    }
+    assert_eq!(targeted("surrogate-control", "MaX-aGe=60, content=\"ESI/1.0\""), 60);
+    assert_eq!(targeted("surrogate-control", "max-age=60;Rockpool"), 60);
+    assert_eq!(targeted("surrogate-control", "max-age=60;another"), 1);
+    let both = [("surrogate-control", "max-age=60"), ("cdn-cache-control", "max-age=7")];
+    assert_eq!(lasts(200, &both), 7);
+    assert_eq!(
+        storing(&[], 200, &[("cache-control", "max-age=60"), ("cdn-cache-control", "no-store")]),
+        Err(Refused::NoStore)
+    );
+    assert_eq!(
+        storing(&[], 200, &[("cache-control", "no-store"), ("cdn-cache-control", "max-age=60")]),
+        Ok(())
+    );
+}
+
+#[test]
 fn what_cannot_be_read_has_passed() {
     for expires in ["0", "", "tomorrow", "Thu, 18 Aug 2050 02:01", "-1"] {
         assert_eq!(lasts(200, &[("date", &date(0)), ("expires", expires)]), 0, "{expires:?}");
@@ -237,6 +265,7 @@ fn a_304_changes_what_it_says_but_what_is_of_the_content() {
         ("x", "5"),
         ("content-length", "0"),
         ("content-type", "c/d"),
+        ("content-encoding", "gzip"),
         ("date", &date(0)),
     ]);
     assert!(validate::is_about(&said, &stored));
@@ -247,7 +276,7 @@ fn a_304_changes_what_it_says_but_what_is_of_the_content() {
         ("x", "5"),
         ("y", "3"),
         ("content-length", "9"),
-        ("content-type", "a/b"),
+        ("content-type", "c/d"),
         ("date", &date(0)),
     ]);
     assert_eq!(stored, due);
@@ -268,6 +297,8 @@ fn who_has_it_hears_so() {
     for list in ["\"b\"", "a", "\"a, b\"", ""] {
         assert_eq!(sent(&[("if-none-match", list)], &tagged), Part::All, "{list}");
     }
+    assert_eq!(sent(&[("if-modified-since", &date(0))], &[("date", &date(0))]), Part::NotModified);
+    assert_eq!(sent(&[("if-modified-since", &date(-1))], &[("date", &date(0))]), Part::All);
     let changed = [("last-modified", dated.as_str())];
     assert_eq!(sent(&[("if-modified-since", &dated)], &changed), Part::NotModified);
     assert_eq!(sent(&[("if-modified-since", &date(-11))], &changed), Part::All);

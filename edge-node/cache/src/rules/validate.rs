@@ -1,15 +1,15 @@
 //! Asking the origin whether a stored response still holds, and what its answer changes (RFC 9111, 4.3).
 
 use http::header::{
-    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH,
-    IF_RANGE, LAST_MODIFIED, RANGE,
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    LAST_MODIFIED, RANGE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The preconditions of clients are answered here, so the origin does not see them (RFC 9111, 4.3.2).
 const OF_CLIENTS: [HeaderName; 4] = [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE];
-/// A 304 describes no content of its own: these stay as they were (RFC 9111, 3.2).
-const OF_CONTENT: [HeaderName; 4] = [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_TYPE, CONTENT_RANGE];
+/// What is stored depends on these, so they stay as they were (RFC 9111, 3.2).
+const OF_CONTENT: [HeaderName; 3] = [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_RANGE];
 
 /// Takes out what would get a part of the response, or none.
 pub fn ask_for_all(request: &mut HeaderMap) {

@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use inference::testing::{self, SignedBundle};
 use inference::{Bundle, Engine, Signer};
 use proto::bundle::{ArtifactKind, Rules, Segment};
-use proto::profile::{Profile, Seen, Signal};
+use proto::profile::{Interaction, Profile, Seen, Signal};
 use proto::{ItemId, UserId, VisitorId};
 
 use super::*;

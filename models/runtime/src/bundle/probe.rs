@@ -3,10 +3,11 @@
 
 use proto::profile::{Interaction, Signal};
 
-use super::{RankerStage, RetrievalStage};
+use super::{RankScratch, RankerStage, RetrievalStage};
 use crate::card::HISTORY_LEN_MAX;
 use crate::error::ModelError;
 use crate::features::FeatureBatch;
+use crate::kernel::agree;
 
 /// Histories that retrieval is asked with: half of one item, half as long as a history can be; one batch.
 const HISTORIES: usize = 16;
@@ -32,8 +33,8 @@ pub(super) fn retrieval(stage: &RetrievalStage) -> Result<(), ModelError> {
     stage.model.scores_many(&views, &mut Vec::new())
 }
 
-/// Every answer is a probability.
-pub(super) fn ranker(stage: &RankerStage) -> Result<(), ModelError> {
+/// Every answer of the engine is a probability. True: what serves, if it is not the engine, answers the same.
+pub(super) fn ranker(stage: &RankerStage) -> Result<bool, ModelError> {
     let catalog = stage.encoder.catalog();
     let spread = |count: usize| {
         (0..count.min(catalog.len())).map(move |n| n * catalog.len() / count.min(catalog.len()))
@@ -45,7 +46,8 @@ pub(super) fn ranker(stage: &RankerStage) -> Result<(), ModelError> {
         Interaction { item: catalog.items()[place].id.clone(), signal, stars, at_ms: NOW_MS - place as u64 }
     };
     let known: Vec<Interaction> = spread(INTERACTIONS).map(met).collect();
-    let (mut features, mut answers) = (FeatureBatch::default(), Vec::new());
+    let (mut features, mut answers, mut served) = (FeatureBatch::default(), Vec::new(), Vec::new());
+    let (mut scratch, mut same) = (RankScratch::default(), true);
     for interactions in [&[], known.as_slice()] {
         let visitor = stage.encoder.visitor(interactions, &Vec::new(), &Vec::new(), NOW_MS);
         stage.encoder.encode(&visitor, &candidates, &mut features)?;
@@ -56,6 +58,8 @@ pub(super) fn ranker(stage: &RankerStage) -> Result<(), ModelError> {
                 format!("it answers {wrong}, which is no probability"),
             ));
         }
+        let ran = stage.rank(&visitor, &candidates, &mut scratch, &mut served);
+        same &= ran.is_ok() && agree(&served, &answers);
     }
-    Ok(())
+    Ok(same)
 }

@@ -255,8 +255,20 @@ impl Encoder {
         context: &Attributes,
         now_ms: u64,
     ) -> VisitorFeatures {
+        let places = interactions.iter().map(|interaction| self.catalog.place(interaction.item.as_str()));
+        self.visitor_of(interactions.iter().zip(places), traits, context, now_ms)
+    }
+
+    /// The same, for whoever has looked up already where in the catalog the items are.
+    pub fn visitor_of<'a>(
+        &self,
+        met: impl Iterator<Item = (&'a Interaction, Option<u32>)>,
+        traits: &Attributes,
+        context: &Attributes,
+        now_ms: u64,
+    ) -> VisitorFeatures {
         let value_of = |name: &str| value(traits, name).or_else(|| value(context, name)).map(str::to_owned);
-        VisitorFeatures::new(self, interactions, value_of, now_ms)
+        VisitorFeatures::new(self, met, value_of, now_ms)
     }
 
     /// One row a candidate (its place in the catalog), in order, instead of what `out` held. Places beyond the catalog are
@@ -268,11 +280,27 @@ impl Encoder {
         out: &mut FeatureBatch,
     ) -> Result<(), ModelError> {
         out.clear();
-        if let Some(wrong) = candidates.iter().find(|place| **place as usize >= self.catalog.len()) {
-            return Err(ModelError::Input(format!("place {wrong} in a catalog of {}", self.catalog.len())));
-        }
+        self.check_places(candidates)?;
         self.append(visitor, candidates, out);
         Ok(())
+    }
+
+    /// Refuses places beyond the catalog.
+    pub(crate) fn check_places(&self, places: &[u32]) -> Result<(), ModelError> {
+        match places.iter().find(|place| **place as usize >= self.catalog.len()) {
+            Some(wrong) => {
+                Err(ModelError::Input(format!("place {wrong} in a catalog of {}", self.catalog.len())))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The item's own fields and numbers, of each place in order: the first part of a row's.
+    pub(crate) fn item_rows(&self) -> impl Iterator<Item = (&[i64], &[f32])> {
+        let (fields, dense) = (self.schema.item_fields, self.schema.item_dense);
+        (0..self.catalog.len()).map(move |place| {
+            (&self.fields[place * fields..][..fields], &self.dense[place * dense..][..dense])
+        })
     }
 
     fn append(&self, visitor: &VisitorFeatures, candidates: &[u32], out: &mut FeatureBatch) {
@@ -291,7 +319,7 @@ impl Encoder {
     }
 
     /// What depends on both: how the visitor took to things like this one.
-    fn cross(&self, visitor: &VisitorFeatures, place: usize, dense: &mut Vec<f32>) {
+    pub(crate) fn cross(&self, visitor: &VisitorFeatures, place: usize, dense: &mut Vec<f32>) {
         let categories = self.categories_of(place);
         let (mut count, mut surplus, mut likes, mut recent, mut recent_liked) = (0.0, 0.0, 0.0, 0.0, 0.0);
         for category in categories {

@@ -110,13 +110,14 @@ impl Summary {
 }
 
 impl VisitorFeatures {
-    pub(super) fn new(
+    pub(super) fn new<'a>(
         encoder: &Encoder,
-        interactions: &[Interaction],
+        interactions: impl Iterator<Item = (&'a Interaction, Option<u32>)>,
         value_of: impl Fn(&str) -> Option<String>,
         now_ms: u64,
     ) -> Self {
-        let met: Vec<Met> = interactions.iter().filter_map(|i| meet(encoder, i)).collect();
+        let met: Vec<Met> =
+            interactions.filter_map(|(interaction, place)| meet(encoder, interaction, place?)).collect();
         let (all, recent) =
             (Summary::of(&met, encoder), Summary::of(&met[met.len().saturating_sub(RECENT)..], encoder));
         let mut features = Self { bias: all.bias, like_share: all.likes, ..Self::default() };
@@ -138,6 +139,11 @@ impl VisitorFeatures {
         ];
         features.fields(encoder, &met, value_of, now_ms);
         features
+    }
+
+    /// The visitor's own fields and numbers: those of a row between the item's and what depends on both.
+    pub(crate) fn row(&self) -> (&[i64], &[f32]) {
+        (&self.fields, &self.dense)
     }
 
     fn tastes(&mut self, encoder: &Encoder, met: &[Met]) {
@@ -217,8 +223,8 @@ impl VisitorFeatures {
     }
 }
 
-fn meet(encoder: &Encoder, interaction: &Interaction) -> Option<Met> {
-    let place = encoder.catalog().place(interaction.item.as_str())? as usize;
+fn meet(encoder: &Encoder, interaction: &Interaction, place: u32) -> Option<Met> {
+    let place = place as usize;
     let stars = stars_of(interaction);
     let surplus = stars - encoder.mean_stars(place);
     // NaN stars cannot come from a checked event, but one would poison every feature.

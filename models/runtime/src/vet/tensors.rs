@@ -56,7 +56,7 @@ fn elem(tensor: &TensorProto) -> Result<Elem, ModelError> {
     })
 }
 
-fn dims(tensor: &TensorProto) -> Result<Vec<usize>, ModelError> {
+pub(crate) fn dims(tensor: &TensorProto) -> Result<Vec<usize>, ModelError> {
     if tensor.dims.len() > RANK_MAX {
         return Err(refused(format!("tensor `{}` has over {RANK_MAX} dimensions", short(&tensor.name))));
     }
@@ -65,13 +65,13 @@ fn dims(tensor: &TensorProto) -> Result<Vec<usize>, ModelError> {
         .ok_or_else(|| refused(format!("tensor `{}` has a dimension below 1", short(&tensor.name))))
 }
 
-fn floats(tensor: &TensorProto) -> impl Iterator<Item = f32> {
+pub(crate) fn floats(tensor: &TensorProto) -> impl Iterator<Item = f32> {
     let raw = if tensor.data_type == 1 { tensor.raw_data.as_slice() } else { &[] };
     let raw = raw.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
     raw.chain(tensor.float_data.iter().copied())
 }
 
-fn ints(tensor: &TensorProto) -> Vec<i64> {
+pub(crate) fn ints(tensor: &TensorProto) -> Vec<i64> {
     let raw = tensor.raw_data.chunks_exact(8);
     let raw = raw.map(|b| i64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]));
     raw.chain(tensor.int64_data.iter().copied()).collect()

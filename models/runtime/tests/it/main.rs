@@ -6,5 +6,6 @@ mod cards;
 mod engines;
 mod features;
 mod graphs;
+mod kernels;
 mod retrieval;
 mod support;

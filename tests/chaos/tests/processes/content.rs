@@ -38,10 +38,15 @@ impl Origin {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (value, asked) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let state = (value.clone(), asked.clone());
-        let answer = async |State((value, asked)): State<(Arc<AtomicU64>, Arc<AtomicU64>)>, Path(path): Path<String>| {
+        let answer = async |State((value, asked)): State<(Arc<AtomicU64>, Arc<AtomicU64>)>,
+                            Path(path): Path<String>| {
             asked.fetch_add(1, Ordering::SeqCst);
             let value = value.load(Ordering::SeqCst).to_string();
-            ([(header::CACHE_CONTROL.as_str(), "max-age=3600"), ("cache-tag", "shop")], format!("{path}:{value}")).into_response()
+            (
+                [(header::CACHE_CONTROL.as_str(), "max-age=3600"), ("cache-tag", "shop")],
+                format!("{path}:{value}"),
+            )
+                .into_response()
         };
         let router = axum::Router::new().route("/{*path}", get(answer)).with_state(state);
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
@@ -93,7 +98,8 @@ impl Asker {
     fn of(pop: &Pop) -> Self {
         let connector = connector(&Roots::File(pop.deployment.ca_file()), Duration::from_secs(5)).unwrap();
         let address = |clients: &str| format!("https://localhost:{}", clients.rsplit_once(':').unwrap().1);
-        let nodes = pop.deployment.ports().iter().map(|(node, ports)| (*node, address(&ports.clients))).collect();
+        let nodes =
+            pop.deployment.ports().iter().map(|(node, ports)| (*node, address(&ports.clients))).collect();
         let key = format!("Bearer {}", pop.deployment.app_key());
         Self { client: Client::builder(TokioExecutor::new()).build(connector), nodes: Arc::new(nodes), key }
     }
@@ -109,7 +115,11 @@ impl Asker {
         let response = self.client.request(request).await.unwrap();
         let (head, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
-        Told { status: head.status.as_u16(), headers: head.headers, body: String::from_utf8(body.to_vec()).unwrap() }
+        Told {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            body: String::from_utf8(body.to_vec()).unwrap(),
+        }
     }
 
     async fn get(&self, node: usize, path: &str) -> Told {
@@ -186,7 +196,8 @@ async fn content_is_there_when_its_origin_is_gone_and_after_a_restart() {
     assert!(hit.did().contains("hit") && hit.headers.contains_key("age"), "{}", hit.did());
     let (unknown, out) = (asker.get(0, "/c/other/a").await, asker.get(0, "/c/shop/%2e%2e/a").await);
     assert_eq!((unknown.status, out.status), (404, 422));
-    let nobodys = PurgeContent { urls: vec!["https://elsewhere.example/a".into()], ..PurgeContent::default() };
+    let nobodys =
+        PurgeContent { urls: vec!["https://elsewhere.example/a".into()], ..PurgeContent::default() };
     let refused = asker.ask(0, Method::POST, "/v1/purge", serde_json::to_string(&nobodys).unwrap()).await;
     assert_eq!(refused.status, 422, "{}", refused.body);
     origin.server.abort();
@@ -199,7 +210,11 @@ async fn content_is_there_when_its_origin_is_gone_and_after_a_restart() {
     assert!(gone.status == 503 && gone.did().contains("detail=offline"), "{gone:?}");
     let purged = asker.purge(1, &tag()).await;
     assert!(purged.unheard.is_empty());
-    assert_eq!(asker.get(0, "/c/shop/a").await.status, 503, "what was purged is not served though the origin is gone");
+    assert_eq!(
+        asker.get(0, "/c/shop/a").await.status,
+        503,
+        "what was purged is not served though the origin is gone"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -224,7 +239,8 @@ async fn pictures_of_a_bundle_are_there_before_anybody_asks() {
     let origin = Origin::start().await;
     let pop = Pop::serving_with(with_origin(&origin)).await;
     let mut artifacts = tiny_artifacts();
-    let (_, catalog) = artifacts.iter_mut().find(|(kind, _)| *kind == proto::bundle::ArtifactKind::Catalog).unwrap();
+    let (_, catalog) =
+        artifacts.iter_mut().find(|(kind, _)| *kind == proto::bundle::ArtifactKind::Catalog).unwrap();
     let mut decoded: proto::bundle::Catalog = serde_json::from_slice(catalog).unwrap();
     decoded.items[0].image = Some("/c/shop/picture".into());
     decoded.content = vec![format!("{}/piece", origin.url)];
@@ -235,7 +251,10 @@ async fn pictures_of_a_bundle_are_there_before_anybody_asks() {
         anyhow::ensure!(asked == 6, "{asked} of 6 were fetched");
         Ok(())
     };
-    pop.deployment.until("three nodes have fetched two each", Duration::from_secs(60), fetched).await.unwrap();
+    pop.deployment
+        .until("three nodes have fetched two each", Duration::from_secs(60), fetched)
+        .await
+        .unwrap();
     origin.server.abort();
     let asker = Asker::of(&pop);
     for node in 0..3 {
