@@ -45,8 +45,9 @@ lint: ## Check format, lints and, where cargo-deny is installed, dependencies
 	@if command -v cargo-deny >/dev/null; then cargo deny check $(DENY); \
 	else echo "dependencies were not checked: cargo install cargo-deny --locked"; fi
 
-fuzz: ## Fuzz the decoders for SECONDS (60) each
+fuzz: ## Fuzz the decoders, and what a node reads of strangers, for SECONDS (60) each
 	cd proto/fuzz && ./run.sh $(or $(SECONDS),60)
+	cd edge-node/fuzz && ./run.sh $(or $(SECONDS),60)
 
 release: ## Build with link-time optimisation
 	cargo build -p rockpool -p edge-node -p cloud -p training --bins --release

@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode};
 use proto::purge::{Moment, PurgeKey, Purges};
 
 use crate::rules::freshness::{Exchange, moment};
-use crate::rules::reuse::Kept;
+use crate::rules::reuse::Terms;
 use crate::rules::vary::{self, Selecting};
 
 /// What a response takes beside its bytes: this program's books.
@@ -24,6 +24,8 @@ pub struct Entry {
     pub headers: HeaderMap,
     /// When it came, or was last validated.
     pub exchange: Exchange,
+    /// What the rules ask about it.
+    pub terms: Terms,
     /// For which requests it was made.
     pub selecting: Selecting,
     /// Under what it is purged, its URL among it.
@@ -35,11 +37,6 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// What the rules ask about it.
-    pub fn kept(&self) -> Kept<'_> {
-        Kept { status: self.status, headers: &self.headers, exchange: self.exchange }
-    }
-
     /// Whether it was declared void. `now`: up to when purges are known; what was born later is of another log.
     pub fn is_void(&self, purges: &Purges, now: Moment) -> bool {
         self.born > now + 1 || purges.void(self.known_by.iter().copied(), self.born)
@@ -109,7 +106,8 @@ mod tests {
         let exchange = Exchange { asked: came, came };
         let body = Bytes::from_static(b"body");
         let known_by = vec![PurgeKey(1)];
-        Arc::new(Entry { status: StatusCode::OK, headers, exchange, selecting, known_by, born: 5, body })
+        let terms = Terms::of(StatusCode::OK, &headers, exchange);
+        Arc::new(Entry { status: StatusCode::OK, headers, exchange, terms, selecting, known_by, born: 5, body })
     }
 
     fn asked(language: &str) -> HeaderMap {

@@ -19,6 +19,7 @@ use crate::entry::Entry;
 use crate::flow::{Broken, Flow, Reader};
 use crate::key::{self, Key};
 use crate::origin::{Answer, Origin, OriginError};
+use crate::rules::reuse::Terms;
 use crate::rules::store::may_store;
 use crate::rules::vary::{self, Selecting};
 use crate::rules::{hops, validate};
@@ -262,10 +263,12 @@ impl Inner {
         let Answer { exchange, response, place } = answer;
         let (head, body) = response.into_parts();
         let selecting = vary::selecting(&headers, &head.headers);
+        let terms = Terms::of(status, &head.headers, exchange);
         let entry = Entry {
             status,
             headers: head.headers,
             exchange,
+            terms,
             selecting,
             known_by,
             born: fill.born,
@@ -377,6 +380,7 @@ fn refreshed(key: &Key, stored: &Entry, answer: &Answer, born: Moment) -> Entry 
     entry.headers.remove(http::header::AGE);
     validate::refresh(&mut entry.headers, answer.response.headers());
     entry.exchange = answer.exchange;
+    entry.terms = Terms::of(entry.status, &entry.headers, entry.exchange);
     entry.born = born;
     if let Some(known_by) = known_by(key, &entry.headers) {
         entry.known_by = known_by;

@@ -43,6 +43,9 @@ impl Key {
     /// Another resource of the same origin, by a reference to it (RFC 3986, 5.2, without dots). `None`: it is not of the same origin.
     pub fn sibling(&self, reference: &str) -> Option<Self> {
         let reference = reference.split('#').next().unwrap_or_default().trim();
+        if reference.is_empty() {
+            return Some(self.clone());
+        }
         if let Some(target) = reference.strip_prefix(&*self.root) {
             return Self::new(&self.root, if target.is_empty() { "/" } else { target });
         }
@@ -55,7 +58,8 @@ impl Key {
             return Self::new(&self.root, reference);
         }
         let path = self.target.split_once('?').map_or(&*self.target, |(path, _)| path);
-        let folder = &path[..=path.rfind('/')?];
+        // A query alone is of the same path (RFC 3986, 5.2.2).
+        let folder = if reference.starts_with('?') { path } else { &path[..=path.rfind('/')?] };
         Self::new(&self.root, &format!("{folder}{reference}"))
     }
 
@@ -71,10 +75,15 @@ impl fmt::Display for Key {
     }
 }
 
-/// Whether no part of a path is `.` or `..`, however it is written: an origin may take those for steps upward.
+/// Whether no part of a path is `.` or `..`, however it is written: an origin may take those for steps upward. Some (Tomcat, say) first
+/// leave out what stands behind a semicolon in each part (RFC 3986, 3.3).
 pub fn path_is_plain(path: &str) -> bool {
+    // Most have nothing that could be one.
+    if !path.contains(['%', '\\']) && !path.contains("/.") {
+        return true;
+    }
     let dots = |part: &str| {
-        let part = part.to_ascii_lowercase().replace("%2e", ".");
+        let part = part.split(';').next().unwrap_or_default().replace("%2e", ".");
         part == "." || part == ".."
     };
     !path
@@ -82,6 +91,7 @@ pub fn path_is_plain(path: &str) -> bool {
         .to_ascii_lowercase()
         .replace("%2f", "/")
         .replace("%5c", "/")
+        .replace("%3b", ";")
         .split('/')
         .any(dots)
 }
@@ -138,12 +148,22 @@ mod tests {
 
     #[test]
     fn nothing_leads_out_of_the_path() {
-        for out in
-            ["/a/../b", "/a/%2e%2E/b", "/a/.%2e", "/..", "/./a", "/a%2f..%2fb", "/a\\..\\b", "/%5c..", "a"]
-        {
+        for out in [
+            "/a/../b",
+            "/a/%2e%2E/b",
+            "/a/.%2e",
+            "/..",
+            "/./a",
+            "/a%2f..%2fb",
+            "/a\\..\\b",
+            "/%5c..",
+            "a",
+            "/a/..;x/b",
+            "/.%2e%3B/b",
+        ] {
             assert!(key("https://a", out).is_none(), "{out}");
         }
-        for plain in ["/", "/a..b/c.", "/...", "/a?b=../..", "/.well-known/x"] {
+        for plain in ["/", "/a..b/c.", "/...", "/a?b=../..", "/.well-known/x", "/a;b/c;.."] {
             assert!(key("https://a", plain).is_some(), "{plain}");
         }
     }
@@ -151,9 +171,15 @@ mod tests {
     #[test]
     fn references_are_resolved_within_the_origin() {
         let here = key("https://a", "/x/y?z").unwrap();
-        for (reference, target) in
-            [("/b", "/b"), ("b?c#d", "/x/b?c"), ("https://a/d", "/d"), ("https://a", "/")]
-        {
+        for (reference, target) in [
+            ("/b", "/b"),
+            ("b?c#d", "/x/b?c"),
+            ("https://a/d", "/d"),
+            ("https://a", "/"),
+            ("?c", "/x/y?c"),
+            ("", "/x/y?z"),
+            ("#d", "/x/y?z"),
+        ] {
             assert_eq!(
                 here.sibling(reference).map(|key| key.target.into()),
                 Some(target.to_owned()),

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::entry::Entry;
 use crate::key::Key;
 use crate::rules::freshness::Exchange;
+use crate::rules::reuse::Terms;
 use crate::rules::vary::Selecting;
 
 const SUM: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
@@ -101,17 +102,23 @@ pub fn decode(bytes: &[u8]) -> Option<(Entry, Place)> {
     let head: Head = codec::decode_any(head).ok().filter(|head: &Head| head.version == VERSION)?;
     let mut headers = HeaderMap::new();
     for (name, value) in head.headers {
-        headers.append(HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?);
+        let (name, value) = (HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?);
+        // There may be more than a header holds, where they were not written here.
+        headers.try_append(name, value).ok()?;
     }
     let selecting =
         head.selecting.into_iter().map(|(name, value)| Some((HeaderName::try_from(name).ok()?, value)));
+    let status = StatusCode::from_u16(head.status).ok()?;
+    let exchange = Exchange {
+        asked: SystemTime::UNIX_EPOCH.checked_add(head.asked)?,
+        came: SystemTime::UNIX_EPOCH.checked_add(head.came)?,
+    };
+    let terms = Terms::of(status, &headers, exchange);
     let entry = Entry {
-        status: StatusCode::from_u16(head.status).ok()?,
+        status,
         headers,
-        exchange: Exchange {
-            asked: SystemTime::UNIX_EPOCH.checked_add(head.asked)?,
-            came: SystemTime::UNIX_EPOCH.checked_add(head.came)?,
-        },
+        exchange,
+        terms,
         selecting: selecting.collect::<Option<Selecting>>()?,
         known_by: head.known_by,
         born: head.born,
@@ -130,10 +137,13 @@ mod tests {
         headers.append("set-cookie", HeaderValue::from_bytes(b"a=\xff").unwrap());
         headers.append("set-cookie", "b=1".parse().unwrap());
         let came = SystemTime::UNIX_EPOCH + Duration::from_millis(1_800_000_000_123);
+        let exchange = Exchange { asked: came - Duration::from_millis(7), came };
+        let terms = Terms::of(StatusCode::NOT_FOUND, &headers, exchange);
         let entry = Entry {
             status: StatusCode::NOT_FOUND,
             headers,
-            exchange: Exchange { asked: came - Duration::from_millis(7), came },
+            exchange,
+            terms,
             selecting: vec![(http::header::ACCEPT, Some(b"x".to_vec())), (http::header::ORIGIN, None)],
             known_by: vec![PurgeKey(7)],
             born: 42,
@@ -151,5 +161,21 @@ mod tests {
         }
         let key_of = |selecting: &Selecting| key(&Key::new(&"http://a".into(), "/b").unwrap(), selecting);
         assert_ne!(key_of(&entry.selecting), key_of(&vec![]));
+    }
+
+    #[test]
+    fn more_fields_than_a_header_holds_are_damage() {
+        let head = codec::encode_any(&Head {
+            version: VERSION,
+            status: 200,
+            headers: (0..40_000).map(|n| (format!("x-{n}"), vec![])).collect(),
+            asked: Duration::ZERO,
+            came: Duration::ZERO,
+            selecting: vec![],
+            known_by: vec![],
+            born: 0,
+            body: Place::of(b"", 0),
+        });
+        assert_eq!(decode(&[&SUM.checksum(&head).to_be_bytes()[..], &head].concat()), None);
     }
 }

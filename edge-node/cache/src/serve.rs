@@ -73,7 +73,6 @@ impl Inner {
         let mut alone = false;
         for _ in 0..LOOKS_MAX {
             let found = self.find(asked);
-            let wish = self::asked(&asked.headers);
             if let Some((entry, judged)) = &found {
                 match judged.reuse {
                     Reuse::Fresh => return Ok(self.hit(asked, entry, judged, None)),
@@ -85,6 +84,7 @@ impl Inner {
                     Reuse::Revalidate => {}
                 }
             }
+            let wish = self::asked(&asked.headers);
             if wish.only_if_cached {
                 return Err(Failure::NotCached);
             }
@@ -119,7 +119,7 @@ impl Inner {
         if entry.is_void(&known.purges, known.upto) {
             return None;
         }
-        let mut judged = judge(&asked.headers, entry.kept(), SystemTime::now(), self.habits);
+        let mut judged = judge(&asked.headers, &entry.terms, SystemTime::now(), self.habits);
         if !known.certain && !matches!(judged.reuse, Reuse::Revalidate) {
             // It may have been purged without this node's knowledge: whoever can say so is asked.
             judged.reuse = Reuse::Revalidate;
@@ -218,7 +218,7 @@ impl Inner {
     ) -> Result<Option<Response<CacheBody>>, Failure> {
         let known = self.ledger.known();
         let is_for = |entry: &Entry| {
-            let judged = judge(&asked.headers, entry.kept(), SystemTime::now(), self.habits);
+            let judged = judge(&asked.headers, &entry.terms, SystemTime::now(), self.habits);
             !entry.is_void(&known.purges, known.upto)
                 && vary::fits(&asked.headers, &entry.selecting)
                 && judged.reuse != Reuse::Revalidate
@@ -249,7 +249,7 @@ impl Inner {
 
     /// The origin has said that it still holds.
     fn validated(&self, asked: &Asked, entry: &Entry, why: Forwarded) -> Response<CacheBody> {
-        let judged = judge(&asked.headers, entry.kept(), SystemTime::now(), self.habits);
+        let judged = judge(&asked.headers, &entry.terms, SystemTime::now(), self.habits);
         let status = Some(StatusCode::NOT_MODIFIED);
         let did = Did::Forwarded { why, status, stored: true, collapsed: false, detail: None };
         self.count(did);

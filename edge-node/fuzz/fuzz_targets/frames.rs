@@ -1,3 +1,56 @@
+//! Any bytes as a stream of HTTP/3: in whatever pieces they come, the same is said of them, and what is let pass has no frame but DATA
+//! that is longer than may be collected.
+
 #![no_main]
+
+use edge_node::gateway::http::fuzzing::{Frames, Stream};
 use libfuzzer_sys::fuzz_target;
-fuzz_target!(|_bytes: &[u8]| {});
+
+/// As `FRAME_BYTES_MAX` there.
+const BYTES_MAX: u64 = 64 * 1024;
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some((how, bytes)) = bytes.split_first() else { return };
+    let stream = if how & 1 == 0 { Stream::Request } else { Stream::OneWay };
+    // Much behind what was made up, now and then: else no bound is reached.
+    let mut bytes = bytes.to_vec();
+    if how & 0x80 != 0 {
+        bytes.resize(bytes.len() + 66_000, 0);
+    }
+    let passes = |len: usize| {
+        let mut frames = Frames::new(stream);
+        bytes.chunks(len).try_for_each(|piece| frames.pass(piece)).is_ok()
+    };
+    let whole = Frames::new(stream).pass(&bytes).is_ok();
+    assert!([1, 2 + usize::from(how >> 1)].into_iter().all(|len| passes(len) == whole));
+    assert_eq!(sound(stream, &bytes), whole);
+});
+
+/// The same, of bytes that are all there.
+fn sound(stream: Stream, mut bytes: &[u8]) -> bool {
+    if stream == Stream::OneWay {
+        match number(&mut bytes) {
+            None | Some(0x54) => return true,
+            Some(0x00) => {}
+            Some(_) => return bytes.len() as u64 <= BYTES_MAX,
+        }
+    }
+    loop {
+        let Some(frame) = number(&mut bytes).filter(|frame| *frame != 0x41) else { return true };
+        let Some(len) = number(&mut bytes) else { return true };
+        if frame != 0x00 && len > BYTES_MAX {
+            return false;
+        }
+        let rest = usize::try_from(len).ok().and_then(|len| bytes.get(len..));
+        let Some(rest) = rest else { return true };
+        bytes = rest;
+    }
+}
+
+fn number(bytes: &mut &[u8]) -> Option<u64> {
+    let len = 1 << (bytes.first()? >> 6);
+    let (own, rest) = bytes.split_at_checked(len)?;
+    *bytes = rest;
+    let all = own.iter().skip(1).map(|byte| u64::from(*byte));
+    Some(all.fold(u64::from(own[0] & 0x3f), |all, byte| all << 8 | byte))
+}

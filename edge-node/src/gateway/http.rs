@@ -19,6 +19,8 @@ mod auth;
 mod bodies;
 mod content;
 mod events;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod guard;
 mod http3;
 mod inference;

@@ -6,6 +6,7 @@ use prometheus::Registry;
 
 use super::*;
 use crate::rules::freshness::Exchange;
+use crate::rules::reuse::Terms;
 
 fn key(name: &str) -> Key {
     Key::new(&"http://origin".into(), &format!("/{name}")).unwrap()
@@ -15,10 +16,12 @@ fn entry(body: Vec<u8>) -> Arc<Entry> {
     let now = SystemTime::UNIX_EPOCH;
     let exchange = Exchange { asked: now, came: now };
     let (headers, body) = (HeaderMap::new(), Bytes::from(body));
+    let terms = Terms::of(StatusCode::OK, &headers, exchange);
     Arc::new(Entry {
         status: StatusCode::OK,
         headers,
         exchange,
+        terms,
         selecting: vec![],
         known_by: vec![],
         born: 1,

@@ -8,15 +8,28 @@ use http::{HeaderMap, StatusCode};
 use super::directives::Directives;
 use super::freshness::{self, Exchange};
 
-/// What is known of a stored response.
-#[derive(Debug, Clone, Copy)]
-pub struct Kept<'a> {
-    /// Its status.
-    pub status: StatusCode,
-    /// Its header.
-    pub headers: &'a HeaderMap,
-    /// When it came, or was last validated.
-    pub exchange: Exchange,
+/// What is known of a stored response: all that does not depend on who asks, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    said: Directives,
+    /// None: nothing is said, and nothing can be guessed.
+    lifetime: Option<Duration>,
+    /// How old it was when it came.
+    age: Duration,
+    came: SystemTime,
+    /// It says that there is nothing.
+    negative: bool,
+}
+
+impl Terms {
+    /// Of a response.
+    pub fn of(status: StatusCode, headers: &HeaderMap, exchange: Exchange) -> Self {
+        let said = freshness::directives(headers);
+        let lifetime = freshness::lifetime(status, headers, &said, exchange.came);
+        let age = freshness::age(headers, exchange, exchange.came);
+        let negative = matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE);
+        Self { said, lifetime, age, came: exchange.came, negative }
+    }
 }
 
 /// What may be done with it.
@@ -59,17 +72,15 @@ pub struct Habits {
 }
 
 /// Judges.
-pub fn judge(request: &HeaderMap, kept: Kept<'_>, now: SystemTime, habits: Habits) -> Judged {
-    let said = freshness::directives(kept.headers);
+pub fn judge(request: &HeaderMap, terms: &Terms, now: SystemTime, habits: Habits) -> Judged {
+    let Terms { said, .. } = terms;
     let asked = asked(request);
-    let age = freshness::age(kept.headers, kept.exchange, now);
-    let lifetime = match said.no_cache {
-        true => Duration::ZERO,
-        false => match freshness::lifetime(kept.status, kept.headers, &said, kept.exchange.came) {
-            Some(lifetime) => lifetime,
-            None if matches!(kept.status, StatusCode::NOT_FOUND | StatusCode::GONE) => habits.negative,
-            None => Duration::ZERO,
-        },
+    let age = terms.age + now.duration_since(terms.came).unwrap_or_default();
+    let lifetime = match terms.lifetime {
+        _ if said.no_cache => Duration::ZERO,
+        Some(lifetime) => lifetime,
+        None if terms.negative => habits.negative,
+        None => Duration::ZERO,
     };
     let (left, stale_for) = (lifetime.saturating_sub(age), age.saturating_sub(lifetime));
     // What must be validated once it is stale is not served stale, whoever would take it (RFC 9111, 4.2.4).

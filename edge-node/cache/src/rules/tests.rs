@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::conditional::{Part, part};
 use super::freshness::{Exchange, age, directives, lifetime};
-use super::reuse::{Habits, Judged, Kept, Reuse, judge};
+use super::reuse::{Habits, Judged, Reuse, Terms, judge};
 use super::store::{Refused, may_store};
 use super::{hops, validate, vary};
 
@@ -156,9 +156,9 @@ fn judged(request: &[(&str, &str)], response: &[(&str, &str)], after: i64) -> Ju
 fn judged_as(status: u16, request: &[(&str, &str)], response: &[(&str, &str)], after: i64) -> Judged {
     let headers_of = headers(response);
     let exchange = Exchange { asked: at(0), came: at(0) };
-    let kept = Kept { status: StatusCode::from_u16(status).unwrap(), headers: &headers_of, exchange };
+    let terms = Terms::of(StatusCode::from_u16(status).unwrap(), &headers_of, exchange);
     let habits = Habits { offline: Duration::from_secs(300), negative: Duration::from_secs(5) };
-    judge(&headers(request), kept, at(after), habits)
+    judge(&headers(request), &terms, at(after), habits)
 }
 
 #[test]

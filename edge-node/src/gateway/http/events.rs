@@ -138,7 +138,7 @@ fn named(at: usize, error: ErrorReply) -> ErrorReply {
 }
 
 impl Happened {
-    fn event(self, trace: Trace, now_ms: u64) -> Result<Event, ErrorReply> {
+    pub(super) fn event(self, trace: Trace, now_ms: u64) -> Result<Event, ErrorReply> {
         let at_ms = self.timestamp.as_deref().map(at_ms).transpose()?.unwrap_or(now_ms);
         let id = self.id.unwrap_or_else(|| EventId(uuid::Uuid::now_v7()));
         let visitor = visitor::visitor(self.user_id.clone(), self.device_id.clone())?;

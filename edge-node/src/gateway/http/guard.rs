@@ -110,7 +110,7 @@ impl Trace {
 }
 
 /// Version 00, or what a later version must begin with.
-fn trace_id(parent: &str) -> Option<TraceId> {
+pub(super) fn trace_id(parent: &str) -> Option<TraceId> {
     let hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let mut fields = parent.split('-');
     let (version, trace, span, flags) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);

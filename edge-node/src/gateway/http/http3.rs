@@ -2,7 +2,7 @@
 //! and 2; streams of WebTransport are told apart here.
 
 mod bounded;
-mod frames;
+pub(super) mod frames;
 
 use std::convert::Infallible;
 use std::future::poll_fn;

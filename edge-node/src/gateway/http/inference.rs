@@ -2,7 +2,7 @@
 //! Triton's binary tensor data. The models of the active bundle are `retrieval` and `ranker`; their versions are the cards'. Keys need
 //! the scope `infer`: who may run a model on any numbers can learn what it knows.
 
-mod message;
+pub(super) mod message;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -32,7 +32,7 @@ const NAMES: [&str; 2] = ["retrieval", "ranker"];
 /// Largest request, in bytes.
 pub(super) const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Most rows of a request: about what a recommendation ranks.
-const ROWS_MAX: usize = 256;
+pub(super) const ROWS_MAX: usize = 256;
 /// Most numbers of an answer.
 const OUTPUT_LEN_MAX: usize = 1024 * 1024;
 

@@ -96,7 +96,7 @@ pub(super) async fn recommend(
 }
 
 impl Wanted {
-    fn asked(self) -> Result<Recommend, ErrorReply> {
+    pub(super) fn asked(self) -> Result<Recommend, ErrorReply> {
         Ok(Recommend {
             visitor: visitor::visitor(self.user_id, self.device_id)?,
             slot: self.slot,

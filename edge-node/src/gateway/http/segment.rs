@@ -2,8 +2,8 @@
 //! `group`, `alias`, and `batch` of them. `messageId` makes a message count once; clocks are corrected by `sentAt`. Any content type
 //! is taken for JSON, as its browser library sends text.
 
-mod flat;
-mod message;
+pub(super) mod flat;
+pub(super) mod message;
 
 use std::sync::Arc;
 
@@ -54,19 +54,19 @@ pub(super) const KINDS: [(&str, Kind); 12] = [
 /// What a body says of itself.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Envelope {
+pub(super) struct Envelope {
     write_key: Option<String>,
-    sent_at: Option<String>,
+    pub(super) sent_at: Option<String>,
 }
 
 /// Many messages.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Batch<'a> {
+pub(super) struct Batch<'a> {
     #[serde(borrow)]
-    batch: Vec<&'a RawValue>,
+    pub(super) batch: Vec<&'a RawValue>,
     write_key: Option<String>,
-    sent_at: Option<String>,
+    pub(super) sent_at: Option<String>,
 }
 
 /// What Segment's clients wait for.
@@ -136,7 +136,7 @@ async fn take(
     Ok(Json(Done { success: true }))
 }
 
-fn small(len: usize) -> Result<(), ErrorReply> {
+pub(super) fn small(len: usize) -> Result<(), ErrorReply> {
     match len {
         ..=MESSAGE_BYTES_MAX => Ok(()),
         _ => Err(ErrorReply::new(

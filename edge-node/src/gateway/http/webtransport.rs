@@ -233,7 +233,7 @@ async fn ask(asked: &[u8], headers: HeaderMap, talk: &Talk) -> Response<Body> {
     }
 }
 
-fn request(asked: &[u8], headers: HeaderMap) -> Result<Request<Body>, ErrorReply> {
+pub(super) fn request(asked: &[u8], headers: HeaderMap) -> Result<Request<Body>, ErrorReply> {
     let Asked { path, body, traceparent } = read(asked)?;
     let invalid = |what: &str| ErrorReply::new(Code::Invalid, format!("{what} cannot be read"));
     let mut request = Request::new(Body::from(body.get().to_owned()));

@@ -14,11 +14,11 @@ const JSON_LEN: HeaderName = HeaderName::from_static("inference-header-content-l
 
 /// A request, checked against a model.
 #[derive(Debug, PartialEq)]
-pub(super) struct Inference {
+pub struct Inference {
     /// In the model's order.
-    pub(super) inputs: Vec<Tensor>,
+    pub inputs: Vec<Tensor>,
     /// Of each of them.
-    pub(super) rows: usize,
+    pub rows: usize,
     /// What is wished of the answer.
     pub(super) wishes: Wishes,
 }
@@ -96,7 +96,7 @@ fn invalid(message: String) -> ErrorReply {
 
 impl Inference {
     /// Reads a request, and checks it against the model: every input once, of its type and shape, all of as many rows.
-    pub(super) fn read(
+    pub fn read(
         model: &ModelSpec,
         rows_max: usize,
         headers: &HeaderMap,

@@ -13,7 +13,7 @@ use inference::{Encoder, Engine, EngineKind, FeatureBatch, IndexedCatalog, Ranke
 use proto::bundle::ArtifactKind;
 use serde::Serialize;
 
-use crate::work::{Visitor, Work};
+use bench::work::{Visitor, Work};
 
 /// Candidates that are ranked: a node's default.
 const CANDIDATES: usize = 200;
@@ -93,8 +93,9 @@ impl Models {
         let (mut scores, mut best, mut batch) = (Vec::new(), Vec::new(), FeatureBatch::default());
         self.retrieval.scores(&history, &mut scores)?;
         let place = |index: u32| self.catalog.place(self.retrieval.item(index)?.as_str());
-        let unwanted = |index: u32| history.contains(&index) || place(index).is_none();
-        top(&scores, CANDIDATES, unwanted, &mut best);
+        let is_unwanted = |index: &u32| history.contains(index) || place(*index).is_none();
+        let unwanted = (0..u32::try_from(scores.len())?).filter(is_unwanted);
+        top(&scores, CANDIDATES, unwanted, &mut Vec::new(), &mut best);
         let places: Vec<u32> = best.iter().filter_map(|(index, _)| place(*index)).collect();
         let now_ms = visitor.past.last().context("a visitor without a past")?.at_ms;
         let features = self.encoder.visitor(&visitor.past, &visitor.traits, &Vec::new(), now_ms);

@@ -24,9 +24,9 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use crate::child::Child;
-use crate::http::{self, Connection, Server};
-use crate::pop::Pop;
-use crate::work::Work;
+use bench::http::{self, Connection, Server};
+use bench::pop::Pop;
+use bench::work::Work;
 use origin::Origin;
 
 /// Different URLs of each size.

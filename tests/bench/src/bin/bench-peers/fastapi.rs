@@ -14,9 +14,9 @@ use serde::Serialize;
 use tokio::net::UnixStream;
 
 use crate::child::{Child, Program};
-use crate::http::{self, Server};
 use crate::load::{HttpAsker, closed_loop};
-use crate::work::Work;
+use bench::http::{self, Server};
+use bench::work::{DEADLINE_MS, Work};
 
 /// Askers and connections with which the best number of workers is found.
 const ASKERS: u64 = 16;
@@ -134,7 +134,7 @@ impl FastApi {
     /// # Errors
     /// Where a connection cannot be made.
     pub async fn http(&self, work: &Work, connections: usize) -> anyhow::Result<Arc<HttpAsker>> {
-        let questions = work.questions();
+        let questions = work.questions(DEADLINE_MS);
         let requests = questions.iter().map(|body| http::request("/v1/recommend", None, Some(body)));
         Ok(Arc::new(HttpAsker::open(&self.server(), requests.collect(), connections).await?))
     }

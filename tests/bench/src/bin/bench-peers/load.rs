@@ -14,7 +14,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::http::{Connection, Server};
+use bench::http::{self, Connection, Server};
+use bench::pop::Pop;
+use bench::work::{DEADLINE_MS, Work};
 
 /// Outcomes on their way to the histogram.
 const OUTCOMES_MAX: usize = 65_536;
@@ -57,6 +59,17 @@ pub struct HttpAsker {
 }
 
 impl HttpAsker {
+    /// Asks at the first node's HTTP door: HTTP/1.1, TLS 1.3.
+    ///
+    /// # Errors
+    /// Where a connection cannot be made.
+    pub async fn of(pop: &Pop, work: &Work, connections: usize) -> anyhow::Result<Arc<Self>> {
+        let key = Some(pop.deployment.app_key());
+        let questions = work.questions(DEADLINE_MS);
+        let requests = questions.iter().map(|body| http::request("/v1/recommend", key, Some(body)));
+        Ok(Arc::new(Self::open(&pop.server()?, requests.collect(), connections).await?))
+    }
+
     /// Opens the connections; `requests` has one a visitor.
     ///
     /// # Errors

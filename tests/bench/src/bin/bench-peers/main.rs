@@ -3,27 +3,25 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`work`] | what everybody is asked |
-//! | [`pop`], [`fastapi`] | Rockpool, and what is usually built |
+//! | [`bench::work`], [`bench::pop`], [`bench::http`] | what everybody is asked, Rockpool, a lean client |
+//! | [`sdk`], [`fastapi`] | Rockpool through the SDK, and what is usually built |
 //! | [`load`], [`search`], [`race`] | load in one form, the highest rate, the race |
 //! | [`bare`] | the models alone |
 //! | [`quic`] | raw quinn |
 //! | [`cache`] | cache hits beside nginx and Varnish |
-//! | [`http`], [`child`] | a lean client, child processes |
+//! | [`child`] | child processes |
 //! | [`report`] | table, JSON |
 
 mod bare;
 mod cache;
 mod child;
 mod fastapi;
-mod http;
 mod load;
-mod pop;
 mod quic;
 mod race;
 mod report;
+mod sdk;
 mod search;
-mod work;
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -37,11 +35,11 @@ use clap::{Parser, Subcommand, ValueEnum};
 use rockpool::commands::{say, write_json};
 
 use crate::fastapi::Python;
-use crate::pop::Pop;
 use crate::race::Rules;
 use crate::report::{Detail, Report};
 use crate::search::Limits;
-use crate::work::Work;
+use bench::pop::Pop;
+use bench::work::Work;
 
 /// Measures Rockpool beside FastAPI, the bare models, raw quinn, nginx and Varnish.
 #[derive(Debug, Parser)]

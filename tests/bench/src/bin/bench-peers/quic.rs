@@ -29,10 +29,11 @@ use transport::quic::Settings;
 use transport::{Dialer as _, Link, Peer, call};
 
 use crate::child::{Child, Program};
-use crate::http::HOST;
 use crate::load::{Asker, Served};
-use crate::pop::Pop;
-use crate::work::{COUNT, DEADLINE_MS, SLOT, Work};
+use crate::sdk::SdkAsker;
+use bench::http::HOST;
+use bench::pop::Pop;
+use bench::work::{COUNT, DEADLINE_MS, SLOT, Work};
 
 const ALPN: &[u8] = b"echo";
 /// Exchanges a second.
@@ -104,7 +105,7 @@ pub async fn measure(dir: &Path, pop: &Pop, work: &Work, length: Duration) -> an
     let echo = Child::spawn(Program { name: "echo", dir, words: words.to_vec(), environment: Vec::new() })?;
     let endpoint = endpoint((Ipv4Addr::LOCALHOST, 0).into(), None)?;
     let quinn = dial(&endpoint, address, &pop.deployment.ca_file()).await?;
-    let sdk = pop.sdk(work, 1).await?;
+    let sdk = SdkAsker::of(pop, work, 1).await?;
 
     let [mut recommends, mut echoes, mut pings] = [(); 3].map(|()| empty());
     for round in 0..=ROUNDS {

@@ -12,16 +12,20 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::fastapi::{FastApi, Python, Workers};
-use crate::http::{Connection, Server, request};
-use crate::load::{Asker, open_loop};
-use crate::pop::Pop;
+use crate::load::{Asker, HttpAsker, open_loop};
+use crate::sdk::SdkAsker;
 use crate::search::{Highest, Limits, Probe, highest};
-use crate::work::Work;
+use bench::http::{Connection, Server, request};
+use bench::pop::Pop;
+use bench::work::{DEADLINE_MS, Work};
 
 /// Visitors whose answers are compared.
 const COMPARED: usize = 200;
 /// The equal load is this share of what the slowest side, FastAPI, sustains.
 const EQUAL_SHARE: f64 = 0.6;
+/// Recommendations a second at which CPU time is counted, where a side bears it: the load that the project has as its goal. At a
+/// small one, what a node does for itself (heartbeats, disk) is shared by few.
+const BUSY_PER_S: f64 = 2_000.0;
 /// So much of each side's answers must be in the other's, on average.
 pub const OVERLAP_MIN: f64 = 0.95;
 
@@ -75,7 +79,11 @@ pub struct Contender {
     pub highest: Highest,
     /// At the equal load.
     pub equal: Probe,
+    /// At 2,000 a second; none: it does not bear that.
+    pub busy: Option<Probe>,
     /// CPU microseconds a recommendation at the equal load, of all processes of the side.
+    pub equal_cpu_us_per_request: f64,
+    /// The same at 2,000 a second, or at the equal load where it does not bear that.
     pub cpu_us_per_request: f64,
     /// What its processes hold in memory then.
     pub memory: Memory,
@@ -144,10 +152,10 @@ pub async fn run(dir: &Path, python: &Python, work: &Work, rules: &Rules) -> any
     let agreement = Agreement::of(&ours, &theirs);
     say(&format!("answers agree by {:.1} %", agreement.overlap * 100.0));
     let used = || pop_used(&pop);
-    let asker = pop.http(work, rules.connections).await?;
+    let asker = HttpAsker::of(&pop, work, rules.connections).await?;
     sides.push(contender(HTTP, &asker, rules, equal, &used).await?);
     drop(asker);
-    let asker = pop.sdk(work, rules.connections).await?;
+    let asker = SdkAsker::of(&pop, work, rules.connections).await?;
     sides.push(contender(SDK, &asker, rules, equal, &used).await?);
     drop(asker);
     pop.stop().await?;
@@ -166,7 +174,7 @@ async fn three_nodes(
 ) -> anyhow::Result<Contender> {
     let pop = Pop::start(dir, 3, work, Vec::new()).await?;
     pop.track(work).await?;
-    let asker = pop.sdk(work, rules.connections).await?;
+    let asker = SdkAsker::of(&pop, work, rules.connections).await?;
     let contender = contender(SDK_OF_3, &asker, rules, equal, &|| pop_used(&pop)).await?;
     drop(asker);
     pop.stop().await?;
@@ -220,14 +228,41 @@ async fn contender<A: Asker>(
     let highest = highest(name, asker, rules.limits).await?;
     let most = if highest.rate_per_s > 0.0 { highest.rate_per_s } else { highest.closed_loop_per_s };
     let rate = equal_rate.unwrap_or(most * EQUAL_SHARE);
-    open_loop(asker, rate, rules.equal / 4).await?;
+    let (equal, equal_cpu_us_per_request) = held(asker, rate, rules.equal, used).await?;
+    let (mut busy, mut cpu_us_per_request) = (None, equal_cpu_us_per_request);
+    if highest.rate_per_s >= BUSY_PER_S {
+        let (probe, cpu_us) = held(asker, BUSY_PER_S, rules.equal, used).await?;
+        (busy, cpu_us_per_request) = (Some(probe), cpu_us);
+    }
+    let last = used()?;
+    let others_share = Watch::look(last)?.others_share(&begun)?;
+    let memory = last.memory;
+    Ok(Contender {
+        name,
+        highest,
+        equal,
+        busy,
+        equal_cpu_us_per_request,
+        cpu_us_per_request,
+        memory,
+        others_share,
+    })
+}
+
+/// Holds a rate, and counts what the side uses for it: CPU microseconds a request.
+async fn held<A: Asker>(
+    asker: &Arc<A>,
+    rate: f64,
+    length: Duration,
+    used: &impl Fn() -> anyhow::Result<Used>,
+) -> anyhow::Result<(Probe, f64)> {
+    open_loop(asker, rate, length / 4).await?;
     let before = used()?;
-    let run = open_loop(asker, rate, rules.equal).await?;
+    let run = open_loop(asker, rate, length).await?;
     let after = used()?;
-    let equal = Probe::of(rate, &run);
-    let cpu_us_per_request = (after.cpu_s - before.cpu_s) * 1e6 / equal.figures.requests.max(1) as f64;
-    let others_share = Watch::look(after)?.others_share(&begun)?;
-    Ok(Contender { name, highest, equal, cpu_us_per_request, memory: after.memory, others_share })
+    let probe = Probe::of(rate, &run);
+    let cpu_us = (after.cpu_s - before.cpu_s) * 1e6 / probe.figures.requests.max(1) as f64;
+    Ok((probe, cpu_us))
 }
 
 /// What some visitors are offered.
@@ -242,7 +277,7 @@ async fn answers(server: &Server, key: Option<&str>, work: &Work) -> anyhow::Res
     }
     let mut connection = Connection::open(server).await?;
     let mut answers = Vec::with_capacity(COMPARED);
-    for question in work.questions().iter().take(COMPARED) {
+    for question in work.questions(DEADLINE_MS).iter().take(COMPARED) {
         let answer = connection.ask(&request("/v1/recommend", key, Some(question))).await?;
         let text = String::from_utf8_lossy(&answer.body);
         anyhow::ensure!(answer.status == 200, "status {}: {text}", answer.status);

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use crate::child::{Child, Program};
-use crate::http::{self, Server};
+use bench::http::{self, Server};
 
 use super::origin::Origin;
 use super::{Identity, Side, port};

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use tokio::net::UnixStream;
 
 use crate::child::{Child, Program};
-use crate::http::{self, Server};
+use bench::http::{self, Server};
 
 use super::origin::Origin;
 use super::{Identity, Side, port};

@@ -107,9 +107,9 @@ impl Work {
     }
 
     /// The bodies of `POST /v1/recommend`, one a visitor.
-    pub fn questions(&self) -> Vec<String> {
+    pub fn questions(&self, deadline_ms: u32) -> Vec<String> {
         let question = |visitor: &Visitor| {
-            let (user_id, slot, count, deadline_ms) = (&visitor.name, SLOT, COUNT, DEADLINE_MS);
+            let (user_id, slot, count) = (&visitor.name, SLOT, COUNT);
             serde_json::json!({"user_id": user_id, "slot": slot, "count": count, "deadline_ms": deadline_ms})
         };
         self.visitors.iter().map(|visitor| question(visitor).to_string()).collect()

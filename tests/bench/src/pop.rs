@@ -2,19 +2,17 @@
 //! its bundle, and is away then: it would not be on a PoP's machine.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bench::processes::{Memory, cpu_s};
-use client_sdk::{Client, SlotId, SlotRequest};
+use client_sdk::Client;
 use proto::NodeId;
-use rockpool::local::{Deployment, Options, Overrides};
+use rockpool::local::{Deployment, Launch, Options, Overrides};
 use rockpool::publish;
 
 use crate::http::{self, Server};
-use crate::load::{Asker, HttpAsker, Served, visitor_of};
-use crate::work::{COUNT, DEADLINE_MS, SLOT, Work};
+use crate::processes::{Memory, cpu_s};
+use crate::work::Work;
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// Clients that track the visitors' past.
@@ -39,9 +37,28 @@ impl Pop {
         work: &Work,
         settings: Vec<(String, toml::Value)>,
     ) -> anyhow::Result<Self> {
+        Self::start_through(dir, nodes, work, settings, &[]).await
+    }
+
+    /// The same, each node started through these words: `["taskset", "-c", "0"]`.
+    ///
+    /// # Errors
+    /// Where it does not come up.
+    pub async fn start_through(
+        dir: &Path,
+        nodes: u64,
+        work: &Work,
+        settings: Vec<(String, toml::Value)>,
+        through: &[String],
+    ) -> anyhow::Result<Self> {
         let overrides = Overrides { node: settings, cloud: Vec::new() };
-        let mut deployment = Deployment::start(Options { dir: dir.to_owned(), nodes, overrides }).await?;
-        publish::publish(&deployment.control()?, work.artifacts.clone(), "bench-peers").await?;
+        let mut deployment = Deployment::prepare(Options { dir: dir.to_owned(), nodes, overrides })?;
+        deployment.start_cloud().await?;
+        for node in (1..=nodes).map(NodeId) {
+            deployment.launch(node, Launch { through: through.to_vec(), ..Launch::default() });
+            deployment.start_node(node)?;
+        }
+        publish::publish(&deployment.control()?, work.artifacts.clone(), "bench").await?;
         deployment.until_ready(READY_WITHIN).await?;
         deployment.kill_cloud().await?;
         Ok(Self { deployment })
@@ -76,27 +93,6 @@ impl Pop {
             clients.push(client.context("a client cannot connect")?);
         }
         Ok(clients)
-    }
-
-    /// Asks through the SDK: QUIC, TLS 1.3.
-    ///
-    /// # Errors
-    /// Where a client cannot connect.
-    pub async fn sdk(&self, work: &Work, connections: usize) -> anyhow::Result<Arc<SdkAsker>> {
-        let clients = self.clients(connections).await?;
-        let visitors = work.visitors.iter().map(|visitor| visitor.id.clone()).collect();
-        Ok(Arc::new(SdkAsker { clients, visitors, slot: SlotId::new(SLOT)? }))
-    }
-
-    /// Asks at the first node's HTTP door: HTTP/1.1, TLS 1.3.
-    ///
-    /// # Errors
-    /// Where a connection cannot be made.
-    pub async fn http(&self, work: &Work, connections: usize) -> anyhow::Result<Arc<HttpAsker>> {
-        let key = Some(self.deployment.app_key());
-        let questions = work.questions();
-        let requests = questions.iter().map(|body| http::request("/v1/recommend", key, Some(body)));
-        Ok(Arc::new(HttpAsker::open(&self.server()?, requests.collect(), connections).await?))
     }
 
     /// The first node's HTTP door.
@@ -138,24 +134,5 @@ impl Pop {
             self.deployment.kill_node(node).await?;
         }
         Ok(())
-    }
-}
-
-/// Asks through the SDK.
-pub struct SdkAsker {
-    clients: Vec<Client>,
-    visitors: Vec<client_sdk::VisitorId>,
-    slot: SlotId,
-}
-
-impl Asker for SdkAsker {
-    async fn ask(&self, number: u64) -> anyhow::Result<Served> {
-        let client = &self.clients[number as usize % self.clients.len()];
-        let visitor = self.visitors[visitor_of(number, self.visitors.len())].clone();
-        let deadline = Duration::from_millis(DEADLINE_MS.into());
-        let ask = SlotRequest::new(visitor, self.slot.clone()).count(COUNT).deadline(deadline);
-        let answer = client.recommend(ask).await?;
-        let ranked = answer.served_by == client_sdk::ServedBy::Ranked;
-        Ok(if ranked { Served::Ranked } else { Served::Fallback })
     }
 }

@@ -1,0 +1,93 @@
+//! Any text as the JSON of the doors, the first letter saying which: what is understood is within the limits, and is the same when it
+//! is stored or said again.
+
+#![no_main]
+
+use edge_node::gateway::http::fuzzing::{self, Kind};
+use http::{HeaderMap, HeaderValue, Method, header};
+use libfuzzer_sys::fuzz_target;
+use proto::codec;
+use proto::event::check_attributes;
+use proto::limits::ATTRIBUTES_MAX;
+use proto::{Event, EventKind};
+use serde_json::Value;
+
+const NOW_MS: u64 = 1_800_000_000_000;
+/// Products of a message, as `PRODUCTS_MAX` there: none makes more than one event.
+const EVENTS_MAX: usize = 100;
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some((door, body)) = bytes.split_first() else { return };
+    match door {
+        b'r' => recommend(body),
+        b'e' => events(body),
+        b'i' => segment(Some(Kind::Identify), body),
+        b't' => segment(Some(Kind::Track), body),
+        b'p' => segment(Some(Kind::Page), body),
+        b'g' => segment(Some(Kind::Group), body),
+        b'a' => segment(Some(Kind::Alias), body),
+        b's' => segment(None, body),
+        b'b' => segments(body),
+        b'w' => webtransport(body),
+        _ => flat(body),
+    }
+});
+
+fn recommend(body: &[u8]) {
+    let Ok(asked) = fuzzing::recommend(body) else { return };
+    if let Some(token) = asked.token {
+        assert_eq!(fuzzing::token(&fuzzing::token_text(&token)).as_ref(), Ok(&token));
+    }
+}
+
+fn events(body: &[u8]) {
+    let Ok(events) = fuzzing::events(body, NOW_MS) else { return };
+    events.iter().filter(|event| event.check(NOW_MS).is_ok()).for_each(stored);
+}
+
+fn segment(kind: Option<Kind>, body: &[u8]) {
+    let Ok(events) = fuzzing::segment(kind, body, NOW_MS) else { return };
+    told(&events);
+    let said: Value = serde_json::from_slice(body).expect("it was read");
+    if said["messageId"].is_string() {
+        assert_eq!(fuzzing::segment(kind, body, NOW_MS).as_ref(), Ok(&events), "it counts once");
+    }
+}
+
+fn segments(body: &[u8]) {
+    let Ok(messages) = fuzzing::segments(body, NOW_MS) else { return };
+    messages.into_iter().flatten().for_each(|events| told(&events));
+}
+
+fn told(events: &[Event]) {
+    assert!((1..=EVENTS_MAX).contains(&events.len()));
+    for event in events {
+        event.check(NOW_MS).expect("nobody else checks it");
+        assert!(event.at_ms <= NOW_MS, "what has come has happened");
+        stored(event);
+    }
+    let mut ids: Vec<_> = events.iter().map(|event| event.id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), events.len());
+}
+
+fn stored(event: &Event) {
+    assert_eq!(codec::decode::<Event>(&codec::encode(event)).as_ref(), Ok(event));
+    if let EventKind::Custom { attributes, .. } = &event.kind {
+        assert!(attributes.len() <= ATTRIBUTES_MAX);
+    }
+}
+
+fn webtransport(asked: &[u8]) {
+    let key = HeaderValue::from_static("Bearer key");
+    let ours = HeaderMap::from_iter([(header::AUTHORIZATION, key.clone())]);
+    let Ok(request) = fuzzing::webtransport(asked, ours) else { return };
+    assert_eq!(request.method(), Method::POST);
+    assert!(request.headers().len() <= 2 && request.headers()[header::AUTHORIZATION] == key);
+}
+
+fn flat(body: &[u8]) {
+    let Ok(Value::Object(object)) = serde_json::from_slice(body) else { return };
+    check_attributes(&fuzzing::flat(&object)).expect("what does not fit is left out");
+}

@@ -1,0 +1,116 @@
+//! The parsers of this door for the fuzz targets (edge-node/fuzz), each as its handler calls it. Not there in any other build.
+
+use axum::body::Body;
+use axum::http::{HeaderMap, Request};
+use inference::{ModelSpec, Tensor};
+use proto::client::Recommend;
+use proto::{ErrorReply, Event, SessionToken, TraceId};
+
+use super::events::{self, read};
+use super::guard::{self, Trace};
+use super::inference::message::Inference;
+use super::recommend::Wanted;
+use super::segment::message::{Message, Received};
+use super::segment::{Batch, Envelope, small};
+use super::{auth, inference as door, time, visitor, webtransport};
+
+pub use super::http3::frames::{Frames, Kind as Stream};
+pub use super::segment::flat::flat;
+pub use super::segment::message::Kind;
+
+/// The body of `POST /v1/recommend`.
+///
+/// # Errors
+/// What the caller hears.
+pub fn recommend(body: &[u8]) -> Result<Recommend, ErrorReply> {
+    read::<Wanted>(body)?.asked()
+}
+
+/// What a client brings again of an answer.
+pub fn token_text(token: &SessionToken) -> String {
+    visitor::token_text(token)
+}
+
+/// Reads it.
+///
+/// # Errors
+/// What the caller hears.
+pub fn token(text: &str) -> Result<SessionToken, ErrorReply> {
+    visitor::token(text)
+}
+
+/// The body of `POST /v1/events`.
+///
+/// # Errors
+/// What the caller hears.
+pub fn events(body: &[u8], now_ms: u64) -> Result<Vec<Event>, ErrorReply> {
+    let trace = Trace { id: TraceId(1) };
+    read::<events::Batch>(body)?.events.into_iter().map(|event| event.event(trace, now_ms)).collect()
+}
+
+/// A message of Segment's, at the route of its kind.
+///
+/// # Errors
+/// What the caller hears.
+pub fn segment(kind: Option<Kind>, body: &[u8], now_ms: u64) -> Result<Vec<Event>, ErrorReply> {
+    small(body.len())?;
+    let Envelope { sent_at, .. } = read(body)?;
+    let mut message: Message = read(body)?;
+    message.kind = kind.or(message.kind);
+    message.events(&Received { at_ms: now_ms, sent_at, trace: TraceId(1) })
+}
+
+/// A batch of Segment's: each message's events, or why it is skipped.
+///
+/// # Errors
+/// What the caller hears.
+pub fn segments(body: &[u8], now_ms: u64) -> Result<Vec<Result<Vec<Event>, ErrorReply>>, ErrorReply> {
+    let Batch { batch, sent_at, .. } = read(body)?;
+    let received = Received { at_ms: now_ms, sent_at, trace: TraceId(1) };
+    let told = |message: &serde_json::value::RawValue| {
+        small(message.get().len())?;
+        read::<Message>(message.get().as_bytes())?.events(&received)
+    };
+    Ok(batch.into_iter().map(told).collect())
+}
+
+/// What stands on a stream of WebTransport, as a request.
+///
+/// # Errors
+/// What the caller hears.
+pub fn webtransport(asked: &[u8], headers: HeaderMap) -> Result<Request<Body>, ErrorReply> {
+    webtransport::request(asked, headers)
+}
+
+/// Most rows of a request to a model.
+pub const ROWS_MAX: usize = door::ROWS_MAX;
+
+/// The inputs and the number of rows of a request to a model.
+///
+/// # Errors
+/// What the caller hears.
+pub fn tensors(
+    model: &ModelSpec,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<(Vec<Tensor>, usize), ErrorReply> {
+    Inference::read(model, ROWS_MAX, headers, body).map(|read| (read.inputs, read.rows))
+}
+
+/// A `traceparent`.
+pub fn trace_id(parent: &str) -> Option<TraceId> {
+    guard::trace_id(parent)
+}
+
+/// The app key that a header brings.
+pub fn key_of(headers: &HeaderMap) -> Option<String> {
+    auth::key_of(headers)
+}
+
+/// A moment, in milliseconds since 1970.
+///
+/// # Errors
+/// What the caller hears.
+pub fn at_ms(text: &str) -> Result<u64, ErrorReply> {
+    time::at_ms(text)
+}
