@@ -7,11 +7,11 @@ JSON_FLAG = $(if $(JSON),--json $(abspath $(JSON)))
 CHAOS := $(BIN)/rockpool-chaos
 
 .DEFAULT_GOAL := help
-.PHONY: help up test chaos chaos-planted bench bench-raft evaluate fmt lint fuzz release clean data clients bins chaos-bins
+.PHONY: help up test chaos chaos-planted bench bench-peers bench-raft cache-suite evaluate fmt lint fuzz release clean data clients bins chaos-bins
 
 help: ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  JSON=FILE with up, bench, bench-raft and evaluate writes the figures; ARGS=... passes further options on."
+	@echo "  JSON=FILE with up, bench, bench-peers, bench-raft and evaluate writes the figures; ARGS=... passes further options on."
 
 up: data bins ## Start a cloud and three edge nodes with real data, and see them at work
 	$(BIN)/rockpool up $(JSON_FLAG) $(ARGS)
@@ -30,8 +30,14 @@ chaos-planted: chaos-bins ## Switch on planted bugs, one after the other, and se
 bench: data bins ## Measure latency: 2,000 clients, 2,000 recommendations a second, everything on this machine
 	$(BIN)/rockpool bench $(JSON_FLAG) $(ARGS)
 
+bench-peers: data bins ## Measure beside FastAPI, bare ONNX Runtime, quinn, nginx and Varnish (installed where they are missing, as root)
+	tests/bench/peers.sh $(JSON_FLAG) $(ARGS)
+
 bench-raft: bins ## Measure durable writes of three nodes beside Debian's etcd (installed where it is missing, as root)
 	tests/bench/run.sh $(JSON_FLAG) $(ARGS)
+
+cache-suite: data chaos-bins ## Run the public suite for HTTP caches against a node's cache (from npm, which is installed where it is missing, as root)
+	ROCKPOOL_CACHE_SUITE=$$(tests/chaos/clients/cache_suite.sh) cargo test -p chaos --test processes -- --ignored --nocapture suite
 
 evaluate: data bins ## Train on published splits and measure the models (takes a while)
 	$(BIN)/rockpool evaluate $(JSON_FLAG) $(ARGS)

@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use edge_node::gateway::http::fuzzing::{self, Kind};
+use edge_node::gateway::http::fuzzing;
 use http::{HeaderMap, HeaderValue, Method, header};
 use libfuzzer_sys::fuzz_target;
 use proto::codec;
@@ -21,12 +21,12 @@ fuzz_target!(|bytes: &[u8]| {
     match door {
         b'r' => recommend(body),
         b'e' => events(body),
-        b'i' => segment(Some(Kind::Identify), body),
-        b't' => segment(Some(Kind::Track), body),
-        b'p' => segment(Some(Kind::Page), body),
-        b'g' => segment(Some(Kind::Group), body),
-        b'a' => segment(Some(Kind::Alias), body),
-        b's' => segment(None, body),
+        b'i' => segment("/v1/identify", body),
+        b't' => segment("/v1/track", body),
+        b'p' => segment("/v1/page", body),
+        b'g' => segment("/v1/group", body),
+        b'a' => segment("/v1/alias", body),
+        b's' => segment("", body),
         b'b' => segments(body),
         b'w' => webtransport(body),
         _ => flat(body),
@@ -45,12 +45,12 @@ fn events(body: &[u8]) {
     events.iter().filter(|event| event.check(NOW_MS).is_ok()).for_each(stored);
 }
 
-fn segment(kind: Option<Kind>, body: &[u8]) {
-    let Ok(events) = fuzzing::segment(kind, body, NOW_MS) else { return };
+fn segment(path: &str, body: &[u8]) {
+    let Ok(events) = fuzzing::segment(path, body, NOW_MS) else { return };
     told(&events);
     let said: Value = serde_json::from_slice(body).expect("it was read");
     if said["messageId"].is_string() {
-        assert_eq!(fuzzing::segment(kind, body, NOW_MS).as_ref(), Ok(&events), "it counts once");
+        assert_eq!(fuzzing::segment(path, body, NOW_MS).as_ref(), Ok(&events), "it counts once");
     }
 }
 

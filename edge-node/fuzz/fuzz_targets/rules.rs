@@ -10,7 +10,7 @@ use edge_cache::key::{TAGS_LEN_MAX, tags};
 use edge_cache::rules::conditional::{Part, part};
 use edge_cache::rules::directives::{Directives, members};
 use edge_cache::rules::freshness::{self, Exchange};
-use edge_cache::rules::reuse::{Habits, Kept, Reuse, asked, judge};
+use edge_cache::rules::reuse::{Habits, Reuse, Terms, asked, judge};
 use edge_cache::rules::store::may_store;
 use edge_cache::rules::{hops, validate, vary};
 use http::header::{
@@ -84,7 +84,7 @@ fn fresh(request: &HeaderMap, response: &HeaderMap, status: StatusCode, which: u
     {
         assert!(lifetime.is_none_or(|guessed| guessed <= DAY));
     }
-    let judged = judge(request, Kept { status, headers: response, exchange }, now, HABITS);
+    let judged = judge(request, &Terms::of(status, response, exchange), now, HABITS);
     assert_eq!(judged.age, age);
     let strict = said.no_cache || said.must_revalidate;
     match judged.reuse {

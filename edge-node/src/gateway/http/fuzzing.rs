@@ -8,15 +8,20 @@ use proto::{ErrorReply, Event, SessionToken, TraceId};
 
 use super::events::{self, read};
 use super::guard::{self, Trace};
+use super::http3::frames::{Frames, Kind};
 use super::inference::message::Inference;
 use super::recommend::Wanted;
 use super::segment::message::{Message, Received};
-use super::segment::{Batch, Envelope, small};
+use super::segment::{Batch, Envelope, KINDS, small};
 use super::{auth, inference as door, time, visitor, webtransport};
 
-pub use super::http3::frames::{Frames, Kind as Stream};
 pub use super::segment::flat::flat;
-pub use super::segment::message::Kind;
+
+/// Whether a stream of HTTP/3, one way or a request's, is let pass when it comes in these pieces.
+pub fn passes<'p>(one_way: bool, mut pieces: impl Iterator<Item = &'p [u8]>) -> bool {
+    let mut frames = Frames::new(if one_way { Kind::OneWay } else { Kind::Request });
+    pieces.all(|piece| frames.pass(piece).is_ok())
+}
 
 /// The body of `POST /v1/recommend`.
 ///
@@ -48,13 +53,14 @@ pub fn events(body: &[u8], now_ms: u64) -> Result<Vec<Event>, ErrorReply> {
     read::<events::Batch>(body)?.events.into_iter().map(|event| event.event(trace, now_ms)).collect()
 }
 
-/// A message of Segment's, at the route of its kind.
+/// A message of Segment's, at a route of one kind, or as one of a batch.
 ///
 /// # Errors
 /// What the caller hears.
-pub fn segment(kind: Option<Kind>, body: &[u8], now_ms: u64) -> Result<Vec<Event>, ErrorReply> {
+pub fn segment(path: &str, body: &[u8], now_ms: u64) -> Result<Vec<Event>, ErrorReply> {
     small(body.len())?;
     let Envelope { sent_at, .. } = read(body)?;
+    let kind = KINDS.iter().find(|(known, _)| *known == path).map(|(_, kind)| *kind);
     let mut message: Message = read(body)?;
     message.kind = kind.or(message.kind);
     message.events(&Received { at_ms: now_ms, sent_at, trace: TraceId(1) })

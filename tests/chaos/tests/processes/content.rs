@@ -1,5 +1,6 @@
 //! The content cache of three nodes before an origin of the test's own.
 
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use proto::NodeId;
 use proto::control::{ContentPurged, PurgeContent};
 use rockpool::local::Overrides;
 use tokio::net::TcpListener;
+use tokio::process::Command;
 use tokio::task::JoinHandle;
 use transport::origin::{Connector, Roots, connector};
 
@@ -232,6 +234,62 @@ async fn a_purge_waits_for_a_node_that_says_nothing_until_that_serves_nothing_ei
     assert_eq!(purged.unheard, [silent]);
     pop.deployment.resume_node(silent).await.unwrap();
     assert_eq!(asker.get(place, "/c/shop/a").await.value(), 1);
+}
+
+/// What of the public suite fails, as it must. It is older than RFC 9111, which says of an `Age` that is a list that the first counts, and of
+/// one that is no number that it is ignored (5.1); the next four end without an answer of the origin, so that the suite cannot tell whose an
+/// answer is; a 304 with another entity tag is asked about again (4.3.4), and `Content-MD5` in one counts (3.2); what sets cookies is not stored.
+const SUITE_FAILS: [&str; 17] = [
+    "age-parse-nonnumeric",
+    "age-parse-negative",
+    "age-parse-float",
+    "age-parse-prefix-twoline",
+    "age-parse-dup-0",
+    "age-parse-dup-0-twoline",
+    "age-parse-dup-old",
+    "age-parse-parameter",
+    "age-parse-numeric-parameter",
+    "stale-close-must-revalidate",
+    "stale-close-proxy-revalidate",
+    "stale-close-no-cache",
+    "stale-close-s-maxage=2",
+    "304-etag-update-response-ETag",
+    "304-etag-update-response-Content-MD5",
+    "headers-store-Set-Cookie",
+    "304-etag-update-response-Set-Cookie",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make cache-suite fetches the suite"]
+async fn the_public_suite_for_caches_passes() {
+    let suite = std::env::var("ROCKPOOL_CACHE_SUITE").expect("run `make cache-suite`");
+    let (origin, port) = (Origin::start().await, rockpool::local::free_port().unwrap());
+    let port = port.rsplit_once(':').unwrap().1.to_owned();
+    let mut overrides = with_origin(&origin);
+    let table = overrides.node[0].1.as_array_mut().unwrap()[0].as_table_mut().unwrap();
+    table.insert("url".into(), format!("http://127.0.0.1:{port}").into());
+    let pop = Pop::serving_with(overrides).await;
+    let _server = Command::new("node")
+        .arg("server/server.mjs")
+        .current_dir(format!("{suite}/node_modules/http-cache-tests"))
+        .envs([("npm_config_port", &*port), ("npm_config_protocol", "http"), ("npm_config_pidfile", "/dev/null")])
+        .stdout(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/cache_suite.mjs");
+    let base = format!("{}/c/shop", Asker::of(&pop).nodes[0].1);
+    let mut run = Command::new("node");
+    run.args(["--no-warnings", script, &suite, &base]);
+    let ran = run.env("NODE_EXTRA_CA_CERTS", pop.deployment.ca_file()).output().await.unwrap();
+    let told = String::from_utf8(ran.stdout).unwrap();
+    let told: serde_json::Value = serde_json::from_str(told.lines().last().unwrap_or_default())
+        .unwrap_or_else(|error| panic!("{error}: {told}{}", String::from_utf8_lossy(&ran.stderr)));
+    println!("passed: {}", told["passed"]);
+    let failed = told["failed"].as_object().unwrap();
+    let surprises: Vec<_> = failed.iter().filter(|(id, _)| !SUITE_FAILS.contains(&id.as_str())).collect();
+    assert!(surprises.is_empty(), "{surprises:#?}");
+    assert!(told["passed"]["required"].as_u64().unwrap() >= 140, "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,6 +20,8 @@ const CONNECTING_MAX: usize = 8;
 const RANKED: &[u8] = br#""served_by":"ranked""#;
 /// After so many requests in a row, answers are looked at, should the loop be behind its time.
 const IN_A_ROW: u64 = 32;
+/// What is later than this is not sent any more.
+const LAG_MAX: Duration = Duration::from_millis(20);
 /// How often, and after which pauses, a connection that broke is made again.
 const OPENED_TIMES: u32 = 5;
 const OPENED_PAUSE: Duration = Duration::from_millis(200);
@@ -41,6 +43,8 @@ pub enum Outcome {
     Failed,
     /// No connection was free: shed by the generator.
     NotAdmitted,
+    /// The generator was too far behind its time: not sent either, so that it does not queue.
+    Missed,
 }
 
 /// One request.
@@ -178,12 +182,13 @@ pub async fn drive(
                 break;
             }
             number += 1;
-            let sample = Sample {
-                due: due - started,
-                lag: due.elapsed(),
-                after: Duration::ZERO,
-                outcome: Outcome::NotAdmitted,
-            };
+            let lag = due.elapsed();
+            let not_sent = |outcome| Sample { due: due - started, lag, after: Duration::ZERO, outcome };
+            if lag > LAG_MAX {
+                locked(&samples).push(not_sent(Outcome::Missed));
+                continue;
+            }
+            let sample = not_sent(Outcome::NotAdmitted);
             let Some(connection) = locked(&clients.idle).pop_front() else {
                 locked(&samples).push(sample);
                 continue;

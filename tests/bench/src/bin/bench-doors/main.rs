@@ -32,6 +32,7 @@ use clap::{Parser, ValueEnum};
 use rockpool::commands::{say, write_json};
 
 use crate::cores::Cores;
+use crate::overload::{MISSED_MAX, Overload};
 use crate::report::{Detail, Report};
 use crate::tally::DEADLINE;
 
@@ -117,6 +118,11 @@ async fn run(arguments: Arguments, root: &Path, mut detail: Detail) -> anyhow::R
             overload::Rules { connections: arguments.connections, length: seconds(15), peak: seconds(5) };
         let overload = overload::run(&folder.path().join("overload"), &node, rules).await;
         detail.overload = kept("overload", overload, &mut detail.failed);
+        let missed = detail.overload.as_ref().map_or(0.0, Overload::missed_share);
+        if missed > MISSED_MAX {
+            let why = format!("overload: the generator did not get to {:.0} % of it", missed * 100.0);
+            detail.failed.push(format!("{why}; others are at work on its core"));
+        }
     }
     if arguments.only.contains(&Part::Slow) {
         say("hostile connections:");

@@ -18,6 +18,8 @@ use crate::load::{Clients, Phase, Sample, drive};
 use crate::tally::{Tally, windows};
 use crate::watch::{Durations, Look, Used, watch};
 
+/// Share of the overload that the generator may miss: more, and the machine was too busy.
+pub const MISSED_MAX: f64 = 0.1;
 /// So many times its peak is offered.
 const TIMES: f64 = 5.0;
 /// The search begins with this rate …
@@ -63,6 +65,8 @@ pub struct Rules {
 /// What it came to.
 #[derive(Debug, Clone, Serialize)]
 pub struct Overload {
+    /// How long the overload lasted, in seconds.
+    pub length_s: f64,
     /// Connections that were open: the most requests in flight.
     pub connections: usize,
     /// Every rate that was tried.
@@ -95,6 +99,11 @@ pub struct Overload {
 }
 
 impl Overload {
+    /// Share of the overload that the generator did not get to: beyond [`MISSED_MAX`], the node did not see five times its peak.
+    pub fn missed_share(&self) -> f64 {
+        self.overload.missed as f64 / (self.overload.offered_per_s * self.length_s)
+    }
+
     /// Good answers under overload to those of the peak.
     pub fn goodput_vs_peak(&self) -> f64 {
         self.overload.goodput_per_s / self.peak.goodput_per_s
@@ -126,6 +135,7 @@ pub async fn run(dir: &Path, node: &NodeOf, rules: Rules) -> anyhow::Result<Over
     let windows_after_ms = windows(&samples, ends[1]..ends[2], WINDOW);
     let normal_ms = normal_ms(&windows_before_ms);
     let overload = Overload {
+        length_s: rules.length.as_secs_f64(),
         connections: rules.connections,
         tries,
         holds,

@@ -117,7 +117,7 @@ fn row(name: &str, tally: &Tally, used: Option<&Used>) -> Vec<String> {
         [tally.offered_per_s, tally.goodput_per_s, tally.ranked_per_s].map(|rate| thousands(rate as u64)),
     );
     row.extend([tally.p50_ms, tally.p99_ms].map(|ms| format!("{ms:.1}")));
-    row.extend([tally.late, tally.refused, tally.failed, tally.not_admitted].map(thousands));
+    row.extend([tally.late, tally.refused, tally.failed, tally.not_admitted, tally.missed].map(thousands));
     row.push(format!("{:.1}", tally.lag_p99_ms));
     row.extend(used.into_iter().flat_map(|used| {
         let percent = |share: f64| format!("{:.0}", share * 100.0);
@@ -127,7 +127,7 @@ fn row(name: &str, tally: &Tally, used: Option<&Used>) -> Vec<String> {
     row
 }
 
-const HEAD: [&str; 15] = [
+const HEAD: [&str; 16] = [
     "phase",
     "offered/s",
     "good/s",
@@ -138,6 +138,7 @@ const HEAD: [&str; 15] = [
     "503",
     "failed",
     "not admitted",
+    "missed",
     "lag ms",
     "node CPU %",
     "gen. CPU %",

@@ -29,6 +29,8 @@ pub struct Tally {
     pub failed: u64,
     /// Shed by the generator: no connection was free.
     pub not_admitted: u64,
+    /// Not sent, as the generator was behind its time: where these are many, it is the machine that was measured.
+    pub missed: u64,
     /// Of all answers that are 200, late ones too: median.
     pub p50_ms: f64,
     /// 99 of 100 are faster.
@@ -66,7 +68,8 @@ impl Tally {
         let answered = |sample: &&Sample| matches!(sample.outcome, Outcome::Ranked | Outcome::Fallback);
         let after: Vec<_> = all.clone().filter(answered).map(|sample| sample.after).collect();
         let refused = all.clone().filter(|sample| sample.outcome == Outcome::Refused);
-        let sent = all.clone().filter(|sample| sample.outcome != Outcome::NotAdmitted);
+        let sent =
+            all.clone().filter(|sample| !matches!(sample.outcome, Outcome::NotAdmitted | Outcome::Missed));
         let goods = count(&good);
         Self {
             offered_per_s: all.clone().count() as f64 / seconds,
@@ -77,6 +80,7 @@ impl Tally {
             refused: count(&is(Outcome::Refused)),
             failed: count(&is(Outcome::Failed)),
             not_admitted: count(&is(Outcome::NotAdmitted)),
+            missed: count(&is(Outcome::Missed)),
             p50_ms: quantile_ms(after.clone(), 0.5),
             p99_ms: quantile_ms(after, 0.99),
             refused_p99_ms: quantile_ms(refused.map(|sample| sample.after).collect(), 0.99),
@@ -87,7 +91,7 @@ impl Tally {
     /// One line, for people.
     pub fn line(&self) -> String {
         format!(
-            "{:.0}/s offered, {:.0}/s good ({:.0} ranked), p99 {:.1} ms; {} late, {} refused, {} failed, {} not admitted",
+            "{:.0}/s offered, {:.0}/s good ({:.0} ranked), p99 {:.1} ms; {} late, {} refused, {} failed, {} not admitted, {} missed",
             self.offered_per_s,
             self.goodput_per_s,
             self.ranked_per_s,
@@ -95,7 +99,8 @@ impl Tally {
             self.late,
             self.refused,
             self.failed,
-            self.not_admitted
+            self.not_admitted,
+            self.missed
         )
     }
 }
@@ -103,7 +108,7 @@ impl Tally {
 /// p99 of each window in milliseconds, everything counted: a request without a good answer is slower than any, so that a window with
 /// more than one of 100 of those has none.
 pub fn windows(samples: &[Sample], due: Range<Duration>, width: Duration) -> Vec<Option<f64>> {
-    let count = ((due.end - due.start).as_secs_f64() / width.as_secs_f64()).floor() as u32;
+    let count = ((due.end - due.start).as_nanos() / width.as_nanos()) as u32;
     let p99 = |number: u32| {
         let from = due.start + width * number;
         let all = within(samples, from..from + width);
