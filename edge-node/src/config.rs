@@ -191,6 +191,8 @@ pub struct BundlesConfig {
 pub struct ServingConfig {
     /// Candidates handed to ranking.
     pub candidates: usize,
+    /// Most recommendations worked on at once; 0: 64 a core.
+    pub in_flight_max: usize,
     /// Share of the deadline after which waiting for a session token ends.
     pub token_share: f64,
     /// Share of the deadline after which retrieval is not begun.
@@ -207,6 +209,14 @@ pub struct ServingConfig {
     pub view_age_max_ms: u64,
     /// Path of ONNX Runtime; empty: look for it.
     pub onnxruntime: PathBuf,
+}
+
+impl ServingConfig {
+    /// Recommendations worked on at once: one at least.
+    pub fn in_flight_max(&self) -> usize {
+        let of_cores = || std::thread::available_parallelism().map_or(1, usize::from) * 64;
+        if self.in_flight_max == 0 { of_cores() } else { self.in_flight_max }
+    }
 }
 
 impl Config {

@@ -51,6 +51,8 @@ pub struct Gateway {
     /// Counters.
     pub metrics: Metrics,
     admission: Arc<Semaphore>,
+    /// Of them, recommendations: what waits here waits for a processor, and more of it would only make all of it late.
+    deciding: Arc<Semaphore>,
     /// Who may ask.
     pub apps: Apps,
     /// Those who run models on numbers of their own: half of the threads are for recommendations.
@@ -69,9 +71,22 @@ impl Gateway {
     ) -> anyhow::Result<Self> {
         let apps = Apps::new(&config.apps, config.address_requests_per_s)?;
         let admission = Arc::new(Semaphore::new(config.in_flight_max));
+        let deciding = Arc::new(Semaphore::new(node.serving.in_flight_max()));
         let inferences = Arc::new(Semaphore::new((workers.threads() / 2).max(1)));
         let (node, serving) = (node.node.clone(), node.serving.clone());
-        Ok(Self { node, config, serving, store, workers, bundle, metrics, admission, apps, inferences })
+        Ok(Self {
+            node,
+            config,
+            serving,
+            store,
+            workers,
+            bundle,
+            metrics,
+            admission,
+            deciding,
+            apps,
+            inferences,
+        })
     }
 
     /// Accepts clients until shutdown, then lets running requests finish.
@@ -246,12 +261,14 @@ impl Gateway {
 
     /// A place among the requests in flight, or `overloaded`.
     fn admit(&self) -> Result<Admitted<'_>, ErrorReply> {
-        let place = self.admission.clone().try_acquire_owned().map_err(|_| {
-            let message = format!("{} requests are in flight already", self.config.in_flight_max);
-            ErrorReply::new(Code::Overloaded, message).retry_after_ms(RETRY_AFTER_MS)
-        })?;
+        let place = place(&self.admission, "requests (clients.in_flight_max)")?;
         self.metrics.in_flight.inc();
         Ok(Admitted { _place: place, metrics: &self.metrics })
+    }
+
+    /// A place among those that models are run for, or `overloaded`.
+    fn begin_deciding(&self) -> Result<OwnedSemaphorePermit, ErrorReply> {
+        place(&self.deciding, "recommendations (serving.in_flight_max)")
     }
 
     fn deadline(&self, asked_ms: u32) -> Duration {
@@ -263,6 +280,13 @@ impl Gateway {
         let outcome = reply.as_ref().map_or_else(|error| error.code.as_str(), |_| "ok");
         self.metrics.requests.with_label_values(&[ask, outcome]).inc();
     }
+}
+
+fn place(places: &Arc<Semaphore>, of: &str) -> Result<OwnedSemaphorePermit, ErrorReply> {
+    Arc::clone(places).try_acquire_owned().map_err(|_| {
+        let message = format!("as many {of} are in flight already as may be");
+        ErrorReply::new(Code::Overloaded, message).retry_after_ms(RETRY_AFTER_MS)
+    })
 }
 
 /// A request in flight.

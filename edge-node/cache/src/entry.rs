@@ -107,7 +107,16 @@ mod tests {
         let body = Bytes::from_static(b"body");
         let known_by = vec![PurgeKey(1)];
         let terms = Terms::of(StatusCode::OK, &headers, exchange);
-        Arc::new(Entry { status: StatusCode::OK, headers, exchange, terms, selecting, known_by, born: 5, body })
+        Arc::new(Entry {
+            status: StatusCode::OK,
+            headers,
+            exchange,
+            terms,
+            selecting,
+            known_by,
+            born: 5,
+            body,
+        })
     }
 
     fn asked(language: &str) -> HeaderMap {

@@ -48,7 +48,8 @@ fn events(body: &[u8]) {
 fn segment(path: &str, body: &[u8]) {
     let Ok(events) = fuzzing::segment(path, body, NOW_MS) else { return };
     told(&events);
-    let said: Value = serde_json::from_slice(body).expect("it was read");
+    // What nobody looks at may be no text, and is none then.
+    let said: Value = serde_json::from_slice(body).unwrap_or_default();
     if said["messageId"].is_string() {
         assert_eq!(fuzzing::segment(path, body, NOW_MS).as_ref(), Ok(&events), "it counts once");
     }

@@ -33,6 +33,7 @@ mod time;
 mod visitor;
 mod webtransport;
 
+use std::ops::Deref;
 use std::sync::{Arc, LazyLock};
 
 use axum::extract::{DefaultBodyLimit, FromRef, State};
@@ -40,7 +41,6 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, connect, get, post};
 use axum::{Extension, Router, middleware};
-use edge_cache::Cache;
 use edge_cache::rules::conditional::{Part, part};
 use proto::client::{Ask, ClientReply, ClientRequest};
 use proto::{Code, Digest, ErrorReply};
@@ -69,11 +69,13 @@ const TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-or
 /// Largest body of a request that is no batch, in bytes.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// What handlers are made of.
-#[derive(Clone, FromRef)]
-pub struct Http {
+/// What handlers are made of. It is cloned for every request, more than once.
+#[derive(Clone)]
+pub struct Http(Arc<Parts>);
+
+/// What it consists of.
+pub struct Parts {
     gateway: Arc<Gateway>,
-    cache: Cache,
     purger: Purger,
     ready: Readiness,
     metrics: HttpMetrics,
@@ -90,7 +92,33 @@ impl Http {
         metrics: HttpMetrics,
         leaving: CancellationToken,
     ) -> Self {
-        Self { gateway, cache: purger.cache.clone(), purger, ready, metrics, leaving }
+        Self(Arc::new(Parts { gateway, purger, ready, metrics, leaving }))
+    }
+}
+
+impl Deref for Http {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl FromRef<Http> for Arc<Gateway> {
+    fn from_ref(http: &Http) -> Self {
+        Arc::clone(&http.gateway)
+    }
+}
+
+impl FromRef<Http> for HttpMetrics {
+    fn from_ref(http: &Http) -> Self {
+        http.metrics.clone()
+    }
+}
+
+impl FromRef<Http> for Readiness {
+    fn from_ref(http: &Http) -> Self {
+        Arc::clone(&http.ready)
     }
 }
 

@@ -31,6 +31,8 @@ pub async fn recommend(
     let fresh = catch_up(gateway, &ask, times.token).await;
     let seen = see(gateway, &ask.visitor, fresh);
 
+    let _deciding = gateway.begin_deciding()?;
+
     // Retrieve, rank, re-rank: on a model thread, or without a model where there is no time or no room for one.
     let now_ms = clock::now_ms();
     let Some(serving) = gateway.bundle.load() else {

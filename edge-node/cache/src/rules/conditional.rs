@@ -50,6 +50,9 @@ fn has_it(request: &HeaderMap, stored: &HeaderMap) -> bool {
         let mut theirs = lines.filter_map(|line| std::str::from_utf8(line.as_bytes()).ok()).flat_map(members);
         return theirs.any(|tag| tag == "*" || ours == Some(opaque(tag.as_bytes())));
     }
+    if !request.contains_key(IF_MODIFIED_SINCE) {
+        return false;
+    }
     let since = moment(request, &IF_MODIFIED_SINCE);
     // RFC 9111, 4.3.2: what does not say when it was changed was not changed since it was made.
     let changed = moment(stored, &LAST_MODIFIED).or_else(|| moment(stored, &DATE));

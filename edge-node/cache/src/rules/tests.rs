@@ -231,6 +231,7 @@ fn a_response_fits_requests_that_are_alike_in_what_it_names() {
     assert!(!fits(&[("x-a", "1"), ("accept-encoding", "gzip,br"), ("x-b", "")]));
     assert!(!fits(&[]));
     assert!(vary::fits_nothing(&headers(&[("vary", "x, *")])));
+    assert!(vary::fits_nothing(&headers(&[("vary", "accept cookie")])), "no name of a field");
 }
 
 #[test]

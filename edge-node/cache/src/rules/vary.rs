@@ -8,9 +8,11 @@ use super::directives::members;
 /// The request's fields that a response depends on, as they were: what a later request must have, too.
 pub type Selecting = Vec<(HeaderName, Option<Vec<u8>>)>;
 
-/// `Vary: *`.
+/// `Vary: *`, or a `Vary` that cannot be read: whatever it meant, no other request is known to be alike.
 pub fn fits_nothing(response: &HeaderMap) -> bool {
-    nominated(response).any(|name| name == "*")
+    let unreadable = |line: &HeaderValue| std::str::from_utf8(line.as_bytes()).is_err();
+    response.get_all(VARY).iter().any(unreadable)
+        || nominated(response).any(|name| name == "*" || HeaderName::from_bytes(name.as_bytes()).is_err())
 }
 
 /// What of this request decides which response it gets.

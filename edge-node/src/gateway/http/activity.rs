@@ -1,40 +1,50 @@
 //! Whether a connection is used: one that nobody asks anything on takes a place that another could have.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// How long after its beginning something must be asked.
 const FIRST_WITHIN: Duration = Duration::from_secs(10);
 /// How long it may be silent between an answer and the next request.
 const SILENT_MAX: Duration = Duration::from_secs(60);
 
-/// Requests of one connection that are not answered yet.
+/// Requests of one connection that are not answered yet. Whoever waits for silence is not woken by every request: it looks again when it
+/// may have come.
 #[derive(Debug)]
-pub(super) struct Activity(watch::Sender<usize>);
+pub(super) struct Activity {
+    begun: Instant,
+    busy: AtomicUsize,
+    /// When the last request was answered, in milliseconds since the beginning; 0: none was.
+    answered_ms: AtomicU64,
+}
 
 impl Activity {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self(watch::Sender::new(0)))
+        Arc::new(Self { begun: Instant::now(), busy: AtomicUsize::new(0), answered_ms: AtomicU64::new(0) })
     }
 
     /// A request came; it is answered when this is dropped.
     pub(super) fn begin(self: &Arc<Self>) -> Busy {
-        self.0.send_modify(|busy| *busy += 1);
+        self.busy.fetch_add(1, Ordering::AcqRel);
         Busy(Arc::clone(self))
     }
 
     /// Waits until it has been unused for too long.
     pub(super) async fn unused(&self) {
-        let mut busy = self.0.subscribe();
-        let mut patience = FIRST_WITHIN;
         loop {
-            let unused = *busy.borrow_and_update() == 0;
-            tokio::select! {
-                _ = busy.changed() => patience = SILENT_MAX,
-                () = tokio::time::sleep(patience), if unused => return,
+            let now = Instant::now();
+            let until = match (self.busy.load(Ordering::Acquire), self.answered_ms.load(Ordering::Acquire)) {
+                (0, 0) => self.begun + FIRST_WITHIN,
+                (0, answered_ms) => self.begun + Duration::from_millis(answered_ms) + SILENT_MAX,
+                _ => now + SILENT_MAX,
+            };
+            if now >= until {
+                return;
             }
+            tokio::time::sleep_until(until).await;
         }
     }
 }
@@ -45,14 +55,14 @@ pub(super) struct Busy(Arc<Activity>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.0.send_modify(|busy| *busy -= 1);
+        let now_ms = u64::try_from(self.0.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.answered_ms.store(now_ms.max(1), Ordering::Release);
+        self.0.busy.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::Instant;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]

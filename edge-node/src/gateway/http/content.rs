@@ -1,9 +1,6 @@
 //! `/c/{origin}/…`: the door of the content cache. Anybody may ask: what needs a key is the origin's to refuse.
 
-use std::sync::Arc;
-
 use axum::Json;
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
@@ -12,12 +9,11 @@ use edge_cache::{CACHE_STATUS, Cache, Failure};
 use http_body_util::{BodyExt as _, Limited};
 use proto::control::{ContentPurged, PurgeContent};
 use proto::{Code, ErrorReply};
-use service::http::{self, Refusal};
+use service::http::{Body, Refusal};
 
+use super::Http;
 use super::auth::{Asker, PeerAddress, key_of};
-use crate::gateway::Gateway;
 use crate::gateway::apps::Scope;
-use crate::purge::Purger;
 
 /// Largest body of a request that is passed on, in bytes.
 const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -26,11 +22,8 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-pub(super) async fn content(
-    State(gateway): State<Arc<Gateway>>,
-    State(cache): State<Cache>,
-    mut request: Request,
-) -> Result<Response, Refusal> {
+pub(super) async fn content(State(http): State<Http>, mut request: Request) -> Result<Response, Refusal> {
+    let (gateway, cache) = (&http.gateway, &http.purger.cache);
     let from = request.extensions().get::<PeerAddress>().and_then(|PeerAddress(address)| *address);
     gateway.apps.permit_address(from)?;
     let target = request.uri().path_and_query().map_or("", |target| target.as_str()).to_owned();
@@ -57,8 +50,8 @@ pub(super) async fn content(
     let request = request.map(|body| Limited::new(body, BODY_BYTES_MAX).boxed_unsync());
     match cache.serve(origin, target, request).await {
         Ok(mut response) => {
-            relocate(&cache, origin, response.headers_mut());
-            Ok(response.map(Body::new))
+            relocate(cache, origin, response.headers_mut());
+            Ok(response.map(axum::body::Body::new))
         }
         Err(failure) => Ok(refused(&failure)),
     }
@@ -96,12 +89,11 @@ fn refused(failure: &Failure) -> Response {
 
 /// `POST /v1/purge`: makes stored content void on all nodes of the PoP.
 pub(super) async fn purge(
-    State(gateway): State<Arc<Gateway>>,
-    State(purger): State<Purger>,
+    State(http): State<Http>,
     asker: Asker,
-    http::Body(asked): http::Body<PurgeContent>,
+    Body(asked): Body<PurgeContent>,
 ) -> Result<Json<ContentPurged>, Refusal> {
-    gateway.apps.permit(&asker.caller, Scope::Purge)?;
+    http.gateway.apps.permit(&asker.caller, Scope::Purge)?;
     tracing::info!(target: "audit", app = asker.caller.app.name, urls = asked.urls.len(), tags = asked.tags.len(), all = asked.all, "content is purged");
-    Ok(Json(purger.purge(&asked).await?))
+    Ok(Json(http.purger.purge(&asked).await?))
 }

@@ -104,7 +104,7 @@ pub(super) struct Trace {
 impl Trace {
     fn of(headers: &HeaderMap) -> Self {
         let parent = headers.get("traceparent").and_then(|value| value.to_str().ok());
-        let id = parent.and_then(trace_id).unwrap_or_else(|| TraceId(uuid::Uuid::now_v7().as_u128()));
+        let id = parent.and_then(trace_id).unwrap_or_else(|| TraceId(fastrand::u128(1..)));
         Self { id }
     }
 }

@@ -272,7 +272,11 @@ async fn the_public_suite_for_caches_passes() {
     let _server = Command::new("node")
         .arg("server/server.mjs")
         .current_dir(format!("{suite}/node_modules/http-cache-tests"))
-        .envs([("npm_config_port", &*port), ("npm_config_protocol", "http"), ("npm_config_pidfile", "/dev/null")])
+        .envs([
+            ("npm_config_port", &*port),
+            ("npm_config_protocol", "http"),
+            ("npm_config_pidfile", "/dev/null"),
+        ])
         .stdout(Stdio::null())
         .kill_on_drop(true)
         .spawn()

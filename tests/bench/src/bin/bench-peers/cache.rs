@@ -94,8 +94,6 @@ pub struct Cache {
     pub sizes: Vec<Size>,
     /// By side, when all was measured.
     pub memory: BTreeMap<&'static str, Memory>,
-    /// Why Rockpool is not among them, if it is not.
-    pub without_rockpool: Option<String>,
 }
 
 impl Cache {
@@ -129,10 +127,10 @@ impl Size {
 pub async fn measure(dir: &Path, work: &Work, rounds: u32, length: Duration) -> anyhow::Result<Cache> {
     let origin = Origin::start().await?;
     // A PoP in any case: its CA issues the certificates that all sides show.
-    let (settings, without_rockpool) = match has_cache().await? {
-        true => (vec![("cache.origins".to_owned(), origins(&origin))], None),
-        false => (Vec::new(), Some("edge-node has no [cache] settings".to_owned())),
-    };
+    // A thread a core, as the others have it: this node does nothing but serve content.
+    let threads = i64::try_from(std::thread::available_parallelism()?.get())?;
+    let settings =
+        vec![("cache.origins".to_owned(), origins(&origin)), ("node.io_threads".to_owned(), threads.into())];
     let pop = Pop::start(&dir.join("pop"), 1, work, settings).await?;
     let own = pop.deployment.dir().join("pki").join(format!("node-1.{}", pop.deployment.pop()));
     let identity = Identity {
@@ -142,10 +140,8 @@ pub async fn measure(dir: &Path, work: &Work, rounds: u32, length: Duration) -> 
     };
     let mut sides =
         vec![nginx::start(dir, &identity, &origin).await?, varnish::start(dir, &identity, &origin).await?];
-    if without_rockpool.is_none() {
-        let (server, prefix, roots) = (pop.server()?, format!("/c/{ORIGIN}"), pop.process_ids());
-        sides.push(Side { name: "rockpool", server, prefix, roots, _children: Vec::new() });
-    }
+    let (server, prefix, roots) = (pop.server()?, format!("/c/{ORIGIN}"), pop.process_ids());
+    sides.push(Side { name: "rockpool", server, prefix, roots, _children: Vec::new() });
     let mut sizes = Vec::new();
     for body_bytes in SIZES {
         for side in &sides {
@@ -168,7 +164,7 @@ pub async fn measure(dir: &Path, work: &Work, rounds: u32, length: Duration) -> 
     }
     drop(sides);
     pop.stop().await?;
-    Ok(Cache { urls: URLS, clients: CLIENTS, sizes, memory, without_rockpool })
+    Ok(Cache { urls: URLS, clients: CLIENTS, sizes, memory })
 }
 
 impl Size {
@@ -257,15 +253,6 @@ async fn hit(connection: &mut Connection, request: &[u8], body_bytes: usize) -> 
     Ok(())
 }
 
-/// Whether the edge node beside us knows a content cache.
-async fn has_cache() -> anyhow::Result<bool> {
-    let own = std::env::current_exe()?;
-    let node = own.parent().context("a binary lies in a folder")?.join("edge-node");
-    let asked = tokio::process::Command::new(&node).arg("--print-config").output().await;
-    let output = asked.with_context(|| format!("cannot run {}", node.display()))?;
-    Ok(String::from_utf8_lossy(&output.stdout).lines().any(|line| line.trim() == "[cache]"))
-}
-
 /// `[[cache.origins]]` of a node.
 fn origins(origin: &Origin) -> toml::Value {
     let mut table = toml::Table::new();
@@ -294,7 +281,7 @@ mod tests {
             rounds: [("rockpool", ours.map(hits).to_vec()), ("nginx", theirs.map(hits).to_vec())].into(),
         };
         let sizes = vec![size([1.0, 400.0, 900.0], [100.0; 3]), size([100.0; 3], [100.0; 3])];
-        let cache = Cache { urls: 1, clients: 1, sizes, memory: BTreeMap::new(), without_rockpool: None };
+        let cache = Cache { urls: 1, clients: 1, sizes, memory: BTreeMap::new() };
         assert!((cache.ratio("nginx").unwrap() - 2.0).abs() < 1e-9);
         assert!(cache.ratio("varnish").is_none() && cache.all_hits());
     }

@@ -192,10 +192,8 @@ fn cache_text(cache: &Cache) -> String {
         }
     }
     let head = ["cache hits", "bytes", "hits/s", "p50 ms", "p99 ms", "CPU µs", "misses", "PSS MiB"];
-    let without =
-        cache.without_rockpool.as_ref().map_or_else(String::new, |why| format!("\nwithout rockpool: {why}"));
     format!(
-        "HTTP/1.1 over TLS 1.3, {} clients in a closed loop, {} URLs of each size; medians of {} rounds\n\n{}{without}",
+        "HTTP/1.1 over TLS 1.3, {} clients in a closed loop, {} URLs of each size; medians of {} rounds\n\n{}",
         cache.clients,
         cache.urls,
         cache.sizes.first().map_or(0, |size| size.rounds.values().map(Vec::len).max().unwrap_or(0)),
