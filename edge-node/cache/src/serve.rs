@@ -1,10 +1,11 @@
 //! One request for content on one page: look up → judge → answer, or ask the origin with all who want the same → answer.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::header::{CONTENT_LOCATION, LOCATION, RANGE};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use tokio::sync::oneshot;
 
 use crate::answer::{self, Did, Forwarded};
@@ -18,20 +19,47 @@ use crate::rules::reuse::{Judged, Reuse, asked, judge};
 use crate::rules::{hops, vary};
 use crate::{Cache, Failure, Inner};
 
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// How often a request looks again, when what it waited for turned out not to be for it.
 const LOOKS_MAX: usize = 4;
 
 /// What is stored for a request, and what may be done with it.
 type Found = (Arc<Entry>, Judged);
 
+/// From whom a request comes: what its origin is told, if it is asked.
+#[derive(Debug, Clone, Default)]
+pub struct Caller {
+    /// Its address.
+    pub address: Option<IpAddr>,
+    /// The host that it named.
+    pub host: Option<HeaderValue>,
+}
+
 /// A request for content.
 #[derive(Debug)]
 struct Asked {
+    caller: Caller,
     origin: Arc<Origin>,
     key: Key,
     method: Method,
     /// Without what is for one connection only.
     headers: HeaderMap,
+}
+
+impl Asked {
+    /// The header that its origin gets.
+    fn for_origin(&self) -> HeaderMap {
+        let mut headers = self.headers.clone();
+        // What a caller says of itself is not passed on: anybody could say it.
+        headers.remove(FORWARDED_FOR);
+        let address = self.caller.address.and_then(|address| HeaderValue::try_from(address.to_string()).ok());
+        headers.extend(address.map(|address| (FORWARDED_FOR, address)));
+        headers.extend(self.caller.host.clone().map(|host| (FORWARDED_HOST, host)));
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
+        headers
+    }
 }
 
 impl Cache {
@@ -43,6 +71,7 @@ impl Cache {
         &self,
         origin: &str,
         target: &str,
+        caller: Caller,
         request: Request<RequestBody>,
     ) -> Result<Response<CacheBody>, Failure> {
         let inner = &self.inner;
@@ -51,7 +80,7 @@ impl Cache {
         let key = origin.key(target).ok_or(Failure::Target)?;
         let (mut head, body) = request.into_parts();
         hops::remove(&mut head.headers);
-        let asked = Asked { origin, key, method: head.method, headers: head.headers };
+        let asked = Asked { caller, origin, key, method: head.method, headers: head.headers };
         let answered = match asked.method {
             Method::GET => inner.get(&asked).await,
             Method::HEAD => match inner.find(&asked).filter(|(_, judged)| judged.reuse == Reuse::Fresh) {
@@ -157,7 +186,7 @@ impl Inner {
     ) -> Result<Option<Response<CacheBody>>, Failure> {
         let question = Question {
             origin: Arc::clone(&asked.origin),
-            headers: asked.headers.clone(),
+            headers: asked.for_origin(),
             stored: found.map(|(entry, _)| Arc::clone(entry)),
             again: !found.is_some_and(|(_, judged)| judged.if_gone),
             look,
@@ -170,7 +199,7 @@ impl Inner {
     /// Asks the origin whether what is stored still holds, while that is served.
     fn refresh(self: &Arc<Self>, asked: &Asked, entry: &Arc<Entry>) {
         if let Ok(Turn::Lead(fill)) = self.join(asked, Some(entry)) {
-            let (origin, headers) = (Arc::clone(&asked.origin), asked.headers.clone());
+            let (origin, headers) = (Arc::clone(&asked.origin), asked.for_origin());
             let question =
                 Question { origin, headers, stored: Some(Arc::clone(entry)), again: false, look: true };
             self.tasks.spawn(Arc::clone(self).fill(fill, question, oneshot::channel().0));
@@ -347,9 +376,9 @@ impl Inner {
         body: RequestBody,
         why: Forwarded,
     ) -> Result<Response<CacheBody>, Failure> {
-        let Asked { origin, key, method, headers } = asked;
+        let Asked { origin, key, method, .. } = asked;
         let answer = origin
-            .pass(method.clone(), key.target(), headers.clone(), body)
+            .pass(method.clone(), key.target(), asked.for_origin(), body)
             .await
             .map_err(Failure::Origin)?;
         let Answer { response, place, .. } = answer;

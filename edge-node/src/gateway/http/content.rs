@@ -2,10 +2,10 @@
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use edge_cache::origin::OriginError;
-use edge_cache::{CACHE_STATUS, Cache, Failure};
+use edge_cache::{CACHE_STATUS, Cache, Caller, Failure};
 use http_body_util::{BodyExt as _, Limited};
 use proto::control::{ContentPurged, PurgeContent};
 use proto::{Code, ErrorReply};
@@ -18,9 +18,6 @@ use crate::gateway::apps::Scope;
 /// Largest body of a request that is passed on, in bytes.
 const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 const PREFIX: &str = "/c/";
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 pub(super) async fn content(State(http): State<Http>, mut request: Request) -> Result<Response, Refusal> {
     let (gateway, cache) = (&http.gateway, &http.purger.cache);
@@ -41,14 +38,8 @@ pub(super) async fn content(State(http): State<Http>, mut request: Request) -> R
     if key_of(headers).is_some_and(|key| gateway.apps.find(&key).is_some()) {
         headers.remove(header::AUTHORIZATION);
     }
-    headers.remove(FORWARDED_FOR);
-    headers.extend(
-        from.and_then(|from| HeaderValue::try_from(from.to_string()).ok()).map(|from| (FORWARDED_FOR, from)),
-    );
-    headers.extend(host.map(|host| (FORWARDED_HOST, host)));
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
     let request = request.map(|body| Limited::new(body, BODY_BYTES_MAX).boxed_unsync());
-    match cache.serve(origin, target, request).await {
+    match cache.serve(origin, target, Caller { address: from, host }, request).await {
         Ok(mut response) => {
             relocate(cache, origin, response.headers_mut());
             Ok(response.map(axum::body::Body::new))

@@ -111,7 +111,8 @@ fn samples() -> Vec<(&'static str, Value)> {
 async fn who_has_the_document_hears_so() {
     let first = openapi(Method::GET, HeaderMap::new()).await;
     let tag = first.headers()[header::ETAG].clone();
-    assert_eq!((first.status(), &first.headers()[header::CACHE_CONTROL]), (StatusCode::OK, "max-age=3600"));
+    assert_eq!(first.status(), StatusCode::OK);
+    assert_eq!(first.headers()[header::CACHE_CONTROL], "max-age=3600");
     let again = openapi(Method::GET, HeaderMap::from_iter([(header::IF_NONE_MATCH, tag.clone())])).await;
     assert_eq!((again.status(), &again.headers()[header::ETAG]), (StatusCode::NOT_MODIFIED, &tag));
 }

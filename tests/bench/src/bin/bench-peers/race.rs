@@ -23,8 +23,9 @@ use bench::work::{DEADLINE_MS, Work};
 const COMPARED: usize = 200;
 /// The equal load is this share of what the slowest side, FastAPI, sustains.
 const EQUAL_SHARE: f64 = 0.6;
-/// Recommendations a second at which CPU time is counted, where a side bears it: the load that the project has as its goal. At a
-/// small one, what a node does for itself (heartbeats, disk) is shared by few.
+/// So much of what a side sustains is held while CPU time is counted.
+const FULL_SHARE: f64 = 0.9;
+/// Recommendations a second at which latency and CPU time are reported, too, where a side bears it: the load that the project has as its goal.
 const BUSY_PER_S: f64 = 2_000.0;
 /// So much of each side's answers must be in the other's, on average.
 pub const OVERLAP_MIN: f64 = 0.95;
@@ -83,7 +84,10 @@ pub struct Contender {
     pub busy: Option<Probe>,
     /// CPU microseconds a recommendation at the equal load, of all processes of the side.
     pub equal_cpu_us_per_request: f64,
-    /// The same at 2,000 a second, or at the equal load where it does not bear that.
+    /// The same at 2,000 a second; none: it does not bear that.
+    pub busy_cpu_us_per_request: Option<f64>,
+    /// The same with the processors full, as the bare loop has them: at nine tenths of what it sustains, or at the equal load where it
+    /// sustains nothing.
     pub cpu_us_per_request: f64,
     /// What its processes hold in memory then.
     pub memory: Memory,
@@ -229,11 +233,16 @@ async fn contender<A: Asker>(
     let most = if highest.rate_per_s > 0.0 { highest.rate_per_s } else { highest.closed_loop_per_s };
     let rate = equal_rate.unwrap_or(most * EQUAL_SHARE);
     let (equal, equal_cpu_us_per_request) = held(asker, rate, rules.equal, used).await?;
-    let (mut busy, mut cpu_us_per_request) = (None, equal_cpu_us_per_request);
+    let (mut busy, mut busy_cpu_us_per_request) = (None, None);
     if highest.rate_per_s >= BUSY_PER_S {
         let (probe, cpu_us) = held(asker, BUSY_PER_S, rules.equal, used).await?;
-        (busy, cpu_us_per_request) = (Some(probe), cpu_us);
+        (busy, busy_cpu_us_per_request) = (Some(probe), Some(cpu_us));
     }
+    let full = highest.rate_per_s * FULL_SHARE;
+    let cpu_us_per_request = match full > 0.0 {
+        true => held(asker, full, rules.equal, used).await?.1,
+        false => equal_cpu_us_per_request,
+    };
     let last = used()?;
     let others_share = Watch::look(last)?.others_share(&begun)?;
     let memory = last.memory;
@@ -243,6 +252,7 @@ async fn contender<A: Asker>(
         equal,
         busy,
         equal_cpu_us_per_request,
+        busy_cpu_us_per_request,
         cpu_us_per_request,
         memory,
         others_share,
