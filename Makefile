@@ -7,11 +7,11 @@ JSON_FLAG = $(if $(JSON),--json $(abspath $(JSON)))
 CHAOS := $(BIN)/rockpool-chaos
 
 .DEFAULT_GOAL := help
-.PHONY: help up test chaos chaos-planted bench bench-peers bench-raft cache-suite evaluate fmt lint fuzz release clean data clients bins chaos-bins
+.PHONY: help up test chaos chaos-planted bench bench-doors bench-peers bench-raft cache-suite evaluate fmt lint fuzz release clean data clients bins chaos-bins
 
 help: ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  JSON=FILE with up, bench, bench-peers, bench-raft and evaluate writes the figures; ARGS=... passes further options on."
+	@echo "  JSON=FILE with up, bench, bench-doors, bench-peers, bench-raft and evaluate writes the figures; ARGS=... passes further options on."
 
 up: data bins ## Start a cloud and three edge nodes with real data, and see them at work
 	$(BIN)/rockpool up $(JSON_FLAG) $(ARGS)
@@ -32,6 +32,9 @@ bench: data bins ## Measure latency: 2,000 clients, 2,000 recommendations a seco
 
 bench-peers: data bins ## Measure beside FastAPI, bare ONNX Runtime, quinn, nginx and Varnish (installed where they are missing, as root)
 	tests/bench/peers.sh $(JSON_FLAG) $(ARGS)
+
+bench-doors: data bins ## Measure a node under five times the load that it bears, and under 10,000 hostile connections
+	tests/bench/doors.sh $(JSON_FLAG) $(ARGS)
 
 bench-raft: bins ## Measure durable writes of three nodes beside Debian's etcd (installed where it is missing, as root)
 	tests/bench/run.sh $(JSON_FLAG) $(ARGS)

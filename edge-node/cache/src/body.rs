@@ -23,9 +23,12 @@ pub enum CacheBody {
     Origin(Box<FromOrigin>),
 }
 
+/// A piece, and who takes the one after it.
+type Next = (Option<Result<Bytes, BodyError>>, Reader);
+
 /// A part of a body that comes.
 pub struct Coming {
-    next: Pin<Box<dyn Future<Output = (Option<Result<Bytes, BodyError>>, Reader)> + Send>>,
+    next: Pin<Box<dyn Future<Output = Next> + Send>>,
     /// Bytes before the part.
     skip: u64,
     /// Bytes of it; none: all.
@@ -60,7 +63,7 @@ impl CacheBody {
     }
 }
 
-async fn next(mut reader: Reader) -> (Option<Result<Bytes, BodyError>>, Reader) {
+async fn next(mut reader: Reader) -> Next {
     let piece = reader.next().await;
     (piece.map(|piece| piece.map_err(|_| "the origin's response broke off".into())), reader)
 }

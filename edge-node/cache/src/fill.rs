@@ -278,7 +278,10 @@ impl Inner {
         let idle = Duration::from_millis(origin.config.idle_ms);
         let kept_max = usize::try_from(self.config.object_bytes_max).unwrap_or(usize::MAX);
         let coming = Coming { entry: Arc::new(entry), flow: Flow::new(kept_max), idle };
-        drop(coming.flow.read().map(|reader| first.send(First::Reader(reader))));
+        if let Some(reader) = coming.flow.read() {
+            // Who asked first may have left.
+            drop(first.send(First::Reader(reader)));
+        }
         let outcome = Outcome::Coming(Arc::clone(&coming.entry), Arc::clone(&coming.flow));
         fill.outcome.send_replace(Some(outcome.clone()));
         if let Some(entry) = coming.take_in(body).await
