@@ -117,8 +117,7 @@ async fn live(config: Config, doors_within: Duration, shutdown: Shutdown) -> any
     };
     let doors = bind_within(&config, &own, doors_within).await?;
     let addresses = publish_addresses(&config, &doors)?;
-    let folder = Folder::open(config.dir.join("artifacts"))?;
-    let workers = Workers::start(&config.serving)?;
+    let (folder, workers) = (Folder::open(config.dir.join("artifacts"))?, Workers::start(&config.serving)?);
     let engine = choose_engine(&config, &metrics);
 
     let store = open_store(&config, &addresses, &doors, &registry).await?;
@@ -144,17 +143,11 @@ async fn live(config: Config, doors_within: Duration, shutdown: Shutdown) -> any
     };
     let clients = told_clients(&config, &addresses);
     let gateway = Gateway::new(&config, clients, store.clone(), workers, active.clone(), metrics)?;
-    let gateway = Arc::new(gateway);
-    let ready = readiness(&store, &active, shutdown.clone());
+    let (gateway, ready) = (Arc::new(gateway), readiness(&store, &active, shutdown.clone()));
     let cache = open_cache(&config, &store, &registry).await?;
     let purger = Purger { store: store.clone(), cache: cache.clone() };
-    let http = Http::new(
-        gateway.clone(),
-        purger.clone(),
-        ready.clone(),
-        HttpMetrics::new(&registry)?,
-        shutdown.clone(),
-    );
+    let http_metrics = HttpMetrics::new(&registry)?;
+    let http = Http::new(gateway.clone(), purger.clone(), ready.clone(), http_metrics, shutdown.clone());
     let http_doors = http::Doors { tcp: doors.http, quic: doors.clients.clone() };
     let http = http::serve(http_doors, http, config.http.clone())?;
     let commits = StoreCommits::follow(store.clone(), shutdown.clone());
@@ -174,8 +167,7 @@ async fn live(config: Config, doors_within: Duration, shutdown: Shutdown) -> any
     tasks.spawn(bundles.run(shutdown.clone()));
     tasks.spawn(disk::end_when_it_recovers(store.clone(), config.dir.clone(), shutdown.clone()));
     tasks.spawn(http);
-    let prefetching = prefetch::follow(active, cache.clone());
-    tasks.spawn(shutdown.clone().run_until_cancelled_owned(prefetching));
+    tasks.spawn(prefetch::follow(active, cache.clone(), shutdown.clone()));
     tasks.spawn(gateway.serve(doors.clients, shutdown.clone()));
     shutdown.cancelled().await;
     hand_over(&store).await;

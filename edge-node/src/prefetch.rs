@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use edge_cache::{Cache, Prefetched};
+use tokio_util::sync::CancellationToken;
 
 use crate::bundles::ActiveBundle;
 
@@ -11,8 +12,12 @@ use crate::bundles::ActiveBundle;
 const PAUSE: Duration = Duration::from_secs(5);
 const PAUSE_MAX: Duration = Duration::from_secs(300);
 
-/// Fetches for every bundle that is served from.
-pub async fn follow(active: ActiveBundle, cache: Cache) {
+/// Fetches for every bundle that is served from, until shutdown.
+pub async fn follow(active: ActiveBundle, cache: Cache, shutdown: CancellationToken) {
+    shutdown.run_until_cancelled(follow_for_ever(active, cache)).await;
+}
+
+async fn follow_for_ever(active: ActiveBundle, cache: Cache) {
     let mut revision = active.changes();
     loop {
         let served = *revision.borrow_and_update();

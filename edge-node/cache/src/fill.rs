@@ -260,12 +260,26 @@ impl Inner {
             drop(first.send(First::Answer(answer)));
             return Ok(Outcome::NotShared(status));
         };
+        let idle = Duration::from_millis(origin.config.idle_ms);
+        Ok(self.share(fill, &headers, known_by, idle, answer, first).await)
+    }
+
+    /// Lets all who wait read a response as it comes, and stores it when all of it has come.
+    async fn share(
+        &self,
+        fill: &Arc<Fill>,
+        headers: &HeaderMap,
+        known_by: Vec<PurgeKey>,
+        idle: Duration,
+        answer: Answer,
+        first: oneshot::Sender<First>,
+    ) -> Outcome {
         let Answer { exchange, response, place } = answer;
         let (head, body) = response.into_parts();
-        let selecting = vary::selecting(&headers, &head.headers);
-        let terms = Terms::of(status, &head.headers, exchange);
+        let selecting = vary::selecting(headers, &head.headers);
+        let terms = Terms::of(head.status, &head.headers, exchange);
         let entry = Entry {
-            status,
+            status: head.status,
             headers: head.headers,
             exchange,
             terms,
@@ -275,7 +289,6 @@ impl Inner {
             body: Bytes::new(),
         };
         self.solo.invalidate(&fill.what.key);
-        let idle = Duration::from_millis(origin.config.idle_ms);
         let kept_max = usize::try_from(self.config.object_bytes_max).unwrap_or(usize::MAX);
         let coming = Coming { entry: Arc::new(entry), flow: Flow::new(kept_max), idle };
         if let Some(reader) = coming.flow.read() {
@@ -290,7 +303,7 @@ impl Inner {
             self.keep(&fill.what.key, entry);
         }
         drop(place);
-        Ok(outcome)
+        outcome
     }
 
     /// Stores a response in both tiers.
