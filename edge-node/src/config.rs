@@ -191,7 +191,7 @@ pub struct BundlesConfig {
 pub struct ServingConfig {
     /// Candidates handed to ranking.
     pub candidates: usize,
-    /// Most recommendations worked on at once; 0: 64 a core.
+    /// Most recommendations that models are run for at once; 0: 64 a core.
     pub in_flight_max: usize,
     /// Share of the deadline after which waiting for a session token ends.
     pub token_share: f64,
@@ -212,7 +212,7 @@ pub struct ServingConfig {
 }
 
 impl ServingConfig {
-    /// Recommendations worked on at once: one at least.
+    /// Recommendations that models are run for at once.
     pub fn in_flight_max(&self) -> usize {
         let of_cores = || std::thread::available_parallelism().map_or(1, usize::from) * 64;
         if self.in_flight_max == 0 { of_cores() } else { self.in_flight_max }

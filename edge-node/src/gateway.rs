@@ -51,7 +51,7 @@ pub struct Gateway {
     /// Counters.
     pub metrics: Metrics,
     admission: Arc<Semaphore>,
-    /// Of them, recommendations: what waits here waits for a processor, and more of it would only make all of it late.
+    /// Of them, those that models are run for: what waits here waits for a processor, and more of it would only make all of it late.
     deciding: Arc<Semaphore>,
     /// Who may ask.
     pub apps: Apps,
@@ -261,14 +261,17 @@ impl Gateway {
 
     /// A place among the requests in flight, or `overloaded`.
     fn admit(&self) -> Result<Admitted<'_>, ErrorReply> {
-        let place = place(&self.admission, "requests (clients.in_flight_max)")?;
+        let place = self.admission.clone().try_acquire_owned().map_err(|_| {
+            let message = format!("{} requests are in flight already", self.config.in_flight_max);
+            ErrorReply::new(Code::Overloaded, message).retry_after_ms(RETRY_AFTER_MS)
+        })?;
         self.metrics.in_flight.inc();
         Ok(Admitted { _place: place, metrics: &self.metrics })
     }
 
-    /// A place among those that models are run for, or `overloaded`.
-    fn begin_deciding(&self) -> Result<OwnedSemaphorePermit, ErrorReply> {
-        place(&self.deciding, "recommendations (serving.in_flight_max)")
+    /// A place among those that models are run for. None: there are as many as may be.
+    fn begin_deciding(&self) -> Option<OwnedSemaphorePermit> {
+        self.deciding.clone().try_acquire_owned().ok()
     }
 
     fn deadline(&self, asked_ms: u32) -> Duration {
@@ -280,13 +283,6 @@ impl Gateway {
         let outcome = reply.as_ref().map_or_else(|error| error.code.as_str(), |_| "ok");
         self.metrics.requests.with_label_values(&[ask, outcome]).inc();
     }
-}
-
-fn place(places: &Arc<Semaphore>, of: &str) -> Result<OwnedSemaphorePermit, ErrorReply> {
-    Arc::clone(places).try_acquire_owned().map_err(|_| {
-        let message = format!("as many {of} are in flight already as may be");
-        ErrorReply::new(Code::Overloaded, message).retry_after_ms(RETRY_AFTER_MS)
-    })
 }
 
 /// A request in flight.

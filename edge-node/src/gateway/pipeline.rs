@@ -31,8 +31,6 @@ pub async fn recommend(
     let fresh = catch_up(gateway, &ask, times.token).await;
     let seen = see(gateway, &ask.visitor, fresh);
 
-    let _deciding = gateway.begin_deciding()?;
-
     // Retrieve, rank, re-rank: on a model thread, or without a model where there is no time or no room for one.
     let now_ms = clock::now_ms();
     let Some(serving) = gateway.bundle.load() else {
@@ -125,7 +123,9 @@ struct Decided {
 }
 
 async fn decide(gateway: &Gateway, job: &Arc<Job>, until: Instant) -> Decided {
-    let decided = match gateway.workers.submit(job.clone()) {
+    // With as many under way as the processors can bear, what needs no model is served at once.
+    let place = gateway.begin_deciding();
+    let decided = match place.as_ref().and_then(|_| gateway.workers.submit(job.clone())) {
         Some(decision) => tokio::time::timeout_at(until.into(), decision).await.ok(),
         None => None,
     };
