@@ -126,11 +126,6 @@ impl Origin {
         Key::new(&self.root, &format!("{}{target}", self.base))
     }
 
-    /// Whether requests go to it now.
-    pub fn is_asked(&self) -> bool {
-        self.well.load(Ordering::Relaxed) && !self.breaker().is_open()
-    }
-
     /// Asks, again where `again` is true and there was no answer.
     ///
     /// # Errors

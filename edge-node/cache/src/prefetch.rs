@@ -6,8 +6,8 @@ use http::{HeaderMap, Method};
 use http_body_util::BodyExt as _;
 use tokio::sync::Semaphore;
 
+use crate::Cache;
 use crate::origin::nothing;
-use crate::{Cache, Caller};
 
 /// Fetches at once: who asks comes first.
 const AT_ONCE: usize = 4;
@@ -51,7 +51,7 @@ impl Cache {
         let mut request = http::Request::new(nothing());
         *request.method_mut() = Method::GET;
         *request.headers_mut() = HeaderMap::new();
-        match self.serve(&origin.config.name, target, Caller::default(), request).await {
+        match self.serve(&origin.config.name, target, None, request).await {
             Ok(response) => response.status().is_success() && response.into_body().collect().await.is_ok(),
             Err(_) => false,
         }

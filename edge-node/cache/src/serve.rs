@@ -20,27 +20,21 @@ use crate::rules::{hops, vary};
 use crate::{Cache, Failure, Inner};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// Beside `X-Forwarded-*`: what some servers take for the host or the path that was asked for.
+const MISLEADING: [&str; 5] =
+    ["forwarded", "x-host", "x-original-url", "x-rewrite-url", "x-http-method-override"];
 /// How often a request looks again, when what it waited for turned out not to be for it.
 const LOOKS_MAX: usize = 4;
 
 /// What is stored for a request, and what may be done with it.
 type Found = (Arc<Entry>, Judged);
 
-/// From whom a request comes: what its origin is told, if it is asked.
-#[derive(Debug, Clone, Default)]
-pub struct Caller {
-    /// Its address.
-    pub address: Option<IpAddr>,
-    /// The host that it named.
-    pub host: Option<HeaderValue>,
-}
-
 /// A request for content.
 #[derive(Debug)]
 struct Asked {
-    caller: Caller,
+    /// From where it comes.
+    from: Option<IpAddr>,
     origin: Arc<Origin>,
     key: Key,
     method: Method,
@@ -52,11 +46,16 @@ impl Asked {
     /// The header that its origin gets.
     fn for_origin(&self) -> HeaderMap {
         let mut headers = self.headers.clone();
-        // What a caller says of itself is not passed on: anybody could say it.
-        headers.remove(FORWARDED_FOR);
-        let address = self.caller.address.and_then(|address| HeaderValue::try_from(address.to_string()).ok());
-        headers.extend(address.map(|address| (FORWARDED_FOR, address)));
-        headers.extend(self.caller.host.clone().map(|host| (FORWARDED_HOST, host)));
+        // What a caller says of its way here is not passed on, nor the host that it named: an origin may write them into an answer, or be led
+        // to another by them, and all would get that from the cache who did not say so.
+        let misleads = |name: &&HeaderName| {
+            name.as_str().starts_with("x-forwarded-") || MISLEADING.contains(&name.as_str())
+        };
+        for name in self.headers.keys().filter(misleads) {
+            headers.remove(name);
+        }
+        let from = self.from.and_then(|from| HeaderValue::try_from(from.to_string()).ok());
+        headers.extend(from.map(|from| (FORWARDED_FOR, from)));
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
         headers
     }
@@ -71,7 +70,7 @@ impl Cache {
         &self,
         origin: &str,
         target: &str,
-        caller: Caller,
+        from: Option<IpAddr>,
         request: Request<RequestBody>,
     ) -> Result<Response<CacheBody>, Failure> {
         let inner = &self.inner;
@@ -80,7 +79,7 @@ impl Cache {
         let key = origin.key(target).ok_or(Failure::Target)?;
         let (mut head, body) = request.into_parts();
         hops::remove(&mut head.headers);
-        let asked = Asked { caller, origin, key, method: head.method, headers: head.headers };
+        let asked = Asked { from, origin, key, method: head.method, headers: head.headers };
         let answered = match asked.method {
             Method::GET => inner.get(&asked).await,
             Method::HEAD => match inner.find(&asked).filter(|(_, judged)| judged.reuse == Reuse::Fresh) {

@@ -40,10 +40,6 @@ pub struct Directives {
     pub proxy_revalidate: bool,
     /// `must-understand`.
     pub must_understand: bool,
-    /// `no-transform`.
-    pub no_transform: bool,
-    /// `immutable` (RFC 8246).
-    pub immutable: bool,
     /// `only-if-cached`, of a request.
     pub only_if_cached: bool,
     /// `min-fresh`, of a request.
@@ -122,7 +118,7 @@ impl Directives {
             "stale-while-revalidate" => first(&mut self.stale_while_revalidate),
             "stale-if-error" => first(&mut self.stale_if_error),
             "max-stale" => {
-                let allowed = value.map_or(Some(Duration::MAX), seconds_or_none);
+                let allowed = value.map_or(Some(Duration::MAX), self::seconds);
                 self.max_stale = self.max_stale.take().or(allowed);
             }
             "no-store" => self.no_store = true,
@@ -132,16 +128,10 @@ impl Directives {
             "must-revalidate" => self.must_revalidate = true,
             "proxy-revalidate" => self.proxy_revalidate = true,
             "must-understand" => self.must_understand = true,
-            "no-transform" => self.no_transform = true,
-            "immutable" => self.immutable = true,
             "only-if-cached" => self.only_if_cached = true,
             _ => {}
         }
     }
-}
-
-fn seconds_or_none(value: &str) -> Option<Duration> {
-    seconds(value)
 }
 
 /// delta-seconds (RFC 9111, 1.2.2), as a token or a quoted string.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use edge_cache::ledger::{Known, Ledger};
-use edge_cache::{Cache, CacheBody, CacheConfig, Caller, Failure, Metrics};
+use edge_cache::{Cache, CacheBody, CacheConfig, Failure, Metrics};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty, Full};
@@ -173,7 +173,7 @@ pub async fn ask(
     for (name, value) in headers {
         request.headers_mut().append(http::HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
     }
-    cache.serve("shop", target, Caller::default(), request).await
+    cache.serve("shop", target, Some([192, 0, 2, 1].into()), request).await
 }
 
 /// An answer, whole.

@@ -164,3 +164,24 @@ async fn nothing_leads_out_of_the_origins_path() {
     assert!(known.is_some() && place.cache.resource("/c/other/a").is_none());
     assert_eq!(place.fetched(), 0);
 }
+
+#[tokio::test]
+async fn what_a_caller_says_of_its_way_here_reaches_no_origin() {
+    let place = saying(200, &[("cache-control", "max-age=60")]).await;
+    let lies = [
+        ("x-forwarded-host", "evil.example"),
+        ("x-forwarded-for", "10.0.0.1"),
+        ("x-original-url", "/admin"),
+        ("forwarded", "host=evil"),
+    ];
+    place.get("/a", &[&lies[..], &[("host", "evil.example"), ("x-a", "1")]].concat()).await;
+    let asked = place.last_asked();
+    assert!(
+        ["x-forwarded-host", "x-original-url", "forwarded"].iter().all(|name| !asked.contains_key(*name))
+    );
+    assert!(asked["host"].to_str().unwrap().starts_with("127.0.0.1:"));
+    assert_eq!(
+        (&asked["x-forwarded-for"], &asked["x-forwarded-proto"], &asked["x-a"]),
+        (&"192.0.2.1".parse().unwrap(), &"https".parse().unwrap(), &"1".parse().unwrap())
+    );
+}

@@ -5,7 +5,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use edge_cache::origin::OriginError;
-use edge_cache::{CACHE_STATUS, Cache, Caller, Failure};
+use edge_cache::{CACHE_STATUS, Cache, Failure};
 use http_body_util::{BodyExt as _, Limited};
 use proto::control::{ContentPurged, PurgeContent};
 use proto::{Code, ErrorReply};
@@ -29,17 +29,13 @@ pub(super) async fn content(State(http): State<Http>, mut request: Request) -> R
     else {
         return Err(Refusal::new(Code::NotFound, "content is at /c/{origin}/…"));
     };
-    let host = request.uri().authority().map(ToString::to_string);
-    let host = host
-        .and_then(|host| HeaderValue::try_from(host).ok())
-        .or_else(|| request.headers().get(header::HOST).cloned());
     let headers = request.headers_mut();
     // Of this node's own, not of the origin's: an app key is nobody else's to see.
     if key_of(headers).is_some_and(|key| gateway.apps.find(&key).is_some()) {
         headers.remove(header::AUTHORIZATION);
     }
     let request = request.map(|body| Limited::new(body, BODY_BYTES_MAX).boxed_unsync());
-    match cache.serve(origin, target, Caller { address: from, host }, request).await {
+    match cache.serve(origin, target, from, request).await {
         Ok(mut response) => {
             relocate(cache, origin, response.headers_mut());
             Ok(response.map(axum::body::Body::new))
