@@ -99,6 +99,8 @@ pub struct ClientsConfig {
     pub connections_max: usize,
     /// Most requests at once.
     pub in_flight_max: usize,
+    /// How long what is ready may wait for an IO thread before new requests are refused.
+    pub delay_max_ms: u64,
     /// Most requests at once on one connection.
     pub streams_max: u32,
     /// Age at which a connection is closed.
@@ -268,6 +270,7 @@ impl Config {
             ("node.id", self.node.id.0),
             ("clients.connections_max", self.clients.connections_max as u64),
             ("clients.in_flight_max", self.clients.in_flight_max as u64),
+            ("clients.delay_max_ms", self.clients.delay_max_ms),
             ("clients.deadline_ms", self.clients.deadline_ms),
             ("http.connections_max", self.http.connections_max as u64),
             ("http.http3_connections_max", self.http.http3_connections_max as u64),

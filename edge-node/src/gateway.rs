@@ -7,6 +7,7 @@ pub mod apps;
 pub mod http;
 pub mod pipeline;
 mod quota;
+mod shedding;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,6 +29,7 @@ use crate::clock;
 use crate::config::{ClientsConfig, Config, NodeConfig, ServingConfig};
 use crate::metrics::Metrics;
 use crate::workers::Workers;
+use shedding::Shedder;
 
 /// How long a client may take to open its session or to send a request it has begun.
 const READ_WITHIN: Duration = Duration::from_secs(10);
@@ -50,6 +52,8 @@ pub struct Gateway {
     pub bundle: ActiveBundle,
     /// Counters.
     pub metrics: Metrics,
+    /// Refuses what the processors cannot bear.
+    shedder: Shedder,
     admission: Arc<Semaphore>,
     /// Of them, those that models are run for: what waits here waits for a processor, and more of it would only make all of it late.
     deciding: Arc<Semaphore>,
@@ -69,6 +73,8 @@ impl Gateway {
         metrics: Metrics,
     ) -> anyhow::Result<Self> {
         let apps = Apps::new(&config.apps, config.address_requests_per_s)?;
+        let delay_max = Duration::from_millis(config.delay_max_ms);
+        let shedder = Shedder::start(delay_max, metrics.delays.clone())?;
         let admission = Arc::new(Semaphore::new(config.in_flight_max));
         let deciding = Arc::new(Semaphore::new(node.serving.in_flight_max()));
         let inferences = Arc::new(Semaphore::new((workers.threads() / 2).max(1)));
@@ -81,6 +87,7 @@ impl Gateway {
             workers,
             bundle,
             metrics,
+            shedder,
             admission,
             deciding,
             apps,
@@ -173,7 +180,11 @@ impl Gateway {
             Err(_) => return stream.reset(Code::DeadlineExceeded),
         };
         let span = tracing::debug_span!("request", trace_id = %request.trace);
-        let reply = self.answer(&caller, request).instrument(span).await;
+        let reply = match self.shedder.admit() {
+            Some(_place) => self.answer(&caller, request).instrument(span).await,
+            // The SDK waits as it is told, or asks another node.
+            None => ClientReply::Error(self.shedder.refusal()),
+        };
         // Whoever does not take the reply does not keep its memory.
         match tokio::time::timeout(READ_WITHIN, stream.send(&reply)).await {
             Ok(Ok(())) => stream.finish(),

@@ -1,7 +1,7 @@
 //! What a node counts at its doors. The store, the uplink and the bundles count for themselves.
 
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 use proto::client::ServedBy;
 
@@ -22,6 +22,8 @@ pub struct Metrics {
     pub notes_dropped: IntCounter,
     /// Client requests in flight.
     pub in_flight: IntGauge,
+    /// Seconds that what is ready waits for an IO thread.
+    pub delays: Histogram,
     /// Client connections.
     pub connections: IntGauge,
     /// Connections and streams that broke the protocol.
@@ -60,6 +62,12 @@ impl Metrics {
             vec![0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
         let request_seconds = HistogramVec::new(seconds.buckets(buckets), &["ask"])?;
         registry.register(Box::new(request_seconds.clone()))?;
+        let delays = HistogramOpts::new(
+            "rockpool_edge_delay_seconds",
+            "How long what is ready to go on waits for an IO thread",
+        );
+        let delays = Histogram::with_opts(delays.buckets(prometheus::exponential_buckets(0.0005, 2.0, 12)?))?;
+        registry.register(Box::new(delays.clone()))?;
         let engine = IntGaugeVec::new(
             Opts::new("rockpool_edge_engine", "1 for the ONNX runtime in use"),
             &["engine"],
@@ -68,6 +76,7 @@ impl Metrics {
         Ok(Self {
             requests: counters("requests_total", "Requests by ask and outcome", &["ask", "outcome"])?,
             request_seconds,
+            delays,
             served_by: counters("answers_total", "Answers by the stage that served them", &["served_by"])?,
             stage_failures: counters("stage_failures_total", "Model stages that failed", &["stage"])?,
             stale: counter("stale_answers_total", "Answers older than the client's session token")?,

@@ -36,10 +36,12 @@ mod webtransport;
 use std::ops::Deref;
 use std::sync::{Arc, LazyLock};
 
-use axum::extract::{DefaultBodyLimit, FromRef, State};
+use axum::BoxError;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, FromRef, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, any, connect, get, post};
+use axum::routing::{MethodRouter, connect, get, post};
 use axum::{Extension, Router, middleware};
 use edge_cache::rules::conditional::{Part, part};
 use proto::client::{Ask, ClientReply, ClientRequest};
@@ -47,6 +49,7 @@ use proto::{Code, Digest, ErrorReply};
 use service::admin::Readiness;
 use service::http::Refusal;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 use tower_http::compression::CompressionLayer;
 use tower_http::decompression::RequestDecompressionLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -140,20 +143,67 @@ pub fn serve(
     config: HttpConfig,
 ) -> anyhow::Result<impl Future<Output = ()> + Send> {
     let (metrics, shutdown) = (http.metrics.clone(), http.leaving.clone());
-    let router = router(http, &config)?;
+    let routes = Routes { router: router(http.clone(), &config)?, http, alt_svc: None };
     let udp_port = match config.http3_port {
         0 => doors.quic.local_socket().port(),
         port => port,
     };
-    let over_tcp = advertising(router.clone(), udp_port);
+    let over_tcp = Arc::new(Routes { alt_svc: Some(alt_svc(udp_port)), ..routes.clone() });
     Ok(async move {
-        let over_quic = http3::serve(doors.quic, router, config.http3_connections_max, metrics.clone());
+        let over_quic =
+            http3::serve(doors.quic, Arc::new(routes), config.http3_connections_max, metrics.clone());
         let over_tcp = server::serve(doors.tcp, over_tcp, config, metrics, shutdown);
         tokio::join!(over_quic, over_tcp);
     })
 }
 
-/// Every route.
+/// Where requests of all doors go.
+#[derive(Clone)]
+struct Routes {
+    router: Router,
+    http: Http,
+    /// What those hear who could come over HTTP/3.
+    alt_svc: Option<HeaderValue>,
+}
+
+impl Routes {
+    async fn answer<B>(&self, request: Request<B>) -> Response
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        // A body that is none needs no box.
+        let bodiless = request.body().is_end_stream();
+        let request = request.map(|body| if bodiless { Body::empty() } else { Body::new(body) });
+        let mut response = self.routed(request).await;
+        if let Some(alt_svc) = &self.alt_svc {
+            response.headers_mut().insert(header::ALT_SVC, alt_svc.clone());
+        }
+        response
+    }
+
+    async fn routed(&self, request: Request) -> Response {
+        let path = request.uri().path();
+        // Whoever watches the node learns how it is at all times.
+        let watches = WATCHING.contains(&path);
+        let place = self.http.gateway.shedder.admit();
+        if place.is_none() && !watches {
+            return guard::shed(&self.http, request).await;
+        }
+        // Content goes past all that other routes need: it is sent as its origin sent it, neither packed, nor told whose pages may see it.
+        if path.starts_with(content::PREFIX) {
+            let answer = |request| async { content::content(&self.http, request).await.into_response() };
+            return guard::watched(&self.http, content::ROUTE, request, answer).await;
+        }
+        let Ok(response) = self.router.clone().oneshot(request).await;
+        response
+    }
+}
+
+/// How the node is.
+const WATCHING: [&str; 4] = ["/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"];
+
+/// Every route but content's.
 fn routes() -> Vec<(&'static str, MethodRouter<Http>)> {
     let batch = DefaultBodyLimit::max(segment::BATCH_BYTES_MAX);
     let mut routes = vec![
@@ -199,23 +249,14 @@ fn router(http: Http, config: &HttpConfig) -> anyhow::Result<Router> {
         .layer(SetResponseHeaderLayer::overriding(TIMING_ALLOW_ORIGIN, origins.timing()))
         .layer(origins.cors())
         .layer(Extension(origins))
-        .merge(contents())
         .layer(middleware::from_fn_with_state(http.clone(), guard::watch));
     Ok(router.with_state(http))
 }
 
-/// Content is sent as its origin sent it: neither packed, nor told whose pages may see it.
-fn contents() -> Router<Http> {
-    CONTENTS.iter().fold(Router::new(), |router, path| router.route(path, any(content::content)))
-}
-
-const CONTENTS: [&str; 2] = ["/c/{origin}/", "/c/{origin}/{*path}"];
-
-/// Tells those who come over TCP that the same is served over HTTP/3, at this UDP port (RFC 7838).
-fn advertising(router: Router, udp_port: u16) -> Router {
+/// That the same is served over HTTP/3, at this UDP port (RFC 7838).
+fn alt_svc(udp_port: u16) -> HeaderValue {
     let value = format!("h3=\":{udp_port}\"; ma={}", 24 * 60 * 60);
-    let value = HeaderValue::try_from(value).expect("digits and ASCII");
-    router.layer(SetResponseHeaderLayer::overriding(header::ALT_SVC, value))
+    HeaderValue::try_from(value).expect("digits and ASCII")
 }
 
 /// Asks what the SDK would have asked.

@@ -17,9 +17,12 @@ use crate::gateway::apps::Scope;
 
 /// Largest body of a request that is passed on, in bytes.
 const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
-const PREFIX: &str = "/c/";
+/// Where content is.
+pub(super) const PREFIX: &str = "/c/";
+/// The same, for metrics.
+pub(super) const ROUTE: &str = "/c/{origin}/{*path}";
 
-pub(super) async fn content(State(http): State<Http>, mut request: Request) -> Result<Response, Refusal> {
+pub(super) async fn content(http: &Http, mut request: Request) -> Result<Response, Refusal> {
     let (gateway, cache) = (&http.gateway, &http.purger.cache);
     let from = request.extensions().get::<PeerAddress>().and_then(|PeerAddress(address)| *address);
     gateway.apps.permit_address(from)?;

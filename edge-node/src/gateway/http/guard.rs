@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, HeaderValue, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use edge_cache::CACHE_STATUS;
+use http_body::Body as _;
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use proto::{Code, TraceId};
 use service::http::{REQUEST_ID, Refusal, known_method, request_id};
@@ -58,26 +59,51 @@ impl HttpMetrics {
     }
 }
 
-/// Watches over one request.
-pub(super) async fn watch(State(http): State<Http>, mut request: Request, next: Next) -> Response {
+/// Watches over one request of a route.
+pub(super) async fn watch(State(http): State<Http>, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    watched(&http, &route, request, |request| next.run(request)).await
+}
+
+/// Watches over one request that `answer` answers.
+pub(super) async fn watched<F: Future<Output = Response>>(
+    http: &Http,
+    route: &str,
+    mut request: Request,
+    answer: impl FnOnce(Request) -> F,
+) -> Response {
     let (metrics, version) = (&http.metrics, request.version());
     let begun = Instant::now();
     let id = request_id(request.headers());
     let trace = Trace::of(request.headers());
     request.extensions_mut().insert(trace);
     let method = known_method(request.method());
-    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
-    let request = request.map(|body| Body::new(Whole::new(body)));
+    let request = request.map(|body| if body.is_end_stream() { body } else { Body::new(Whole::new(body)) });
     let span = tracing::debug_span!("http", request_id = id.to_str().unwrap_or_default(), trace_id = %trace.id, method, route);
-    let answered = tokio::time::timeout(REQUEST_WITHIN, next.run(request).instrument(span)).await;
+    let answered = tokio::time::timeout(REQUEST_WITHIN, answer(request).instrument(span)).await;
     let mut response = answered.unwrap_or_else(|_| {
         let detail = format!("not done within {} s; whether it will be is unknown", REQUEST_WITHIN.as_secs());
         Refusal::new(Code::DeadlineExceeded, detail).into_response()
     });
-    let status = response.status();
-    metrics.requests.with_label_values(&[method, &route, status.as_str()]).inc();
-    metrics.seconds.with_label_values(&[&route]).observe(begun.elapsed().as_secs_f64());
-    let headers = response.headers_mut();
+    metrics.requests.with_label_values(&[method, route, response.status().as_str()]).inc();
+    metrics.seconds.with_label_values(&[route]).observe(begun.elapsed().as_secs_f64());
+    finish(http, version, id, response.headers_mut());
+    response
+}
+
+/// Refuses what the node cannot do: before anything is spent on it, and as late as callers should come again.
+pub(super) async fn shed(http: &Http, request: Request) -> Response {
+    let (method, version) = (known_method(request.method()), request.version());
+    let id = request_id(request.headers());
+    http.gateway.shedder.hold_back().await;
+    let mut response = Refusal::from(http.gateway.shedder.refusal()).into_response();
+    http.metrics.requests.with_label_values(&[method, "none", response.status().as_str()]).inc();
+    finish(http, version, id, response.headers_mut());
+    response
+}
+
+/// What every answer says.
+fn finish(http: &Http, version: Version, id: HeaderValue, headers: &mut HeaderMap) {
     headers.insert(REQUEST_ID, id);
     if version <= Version::HTTP_11 && http.leaving.is_cancelled() {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -86,7 +112,6 @@ pub(super) async fn watch(State(http): State<Http>, mut request: Request, next: 
     if !headers.contains_key(CACHE_STATUS) {
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     }
-    response
 }
 
 /// Now, as HTTP says it.

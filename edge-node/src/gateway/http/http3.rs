@@ -4,14 +4,12 @@
 mod bounded;
 pub(super) mod frames;
 
-use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, Request, Response, header};
 use bounded::Bounded;
@@ -29,14 +27,13 @@ use http_body_util::BodyExt as _;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt as _;
 use transport::quic::{Http3Caller, QuicListener};
 
 use super::activity::Activity;
 use super::auth::PeerAddress;
 use super::server::{HEAD_WITHIN, HEADERS_BYTES_MAX};
 use super::webtransport::{self, SESSIONS_MAX, Sessions};
-use super::{HttpMetrics, guard};
+use super::{HttpMetrics, Routes, guard};
 use crate::gateway::apps::address_of;
 
 /// A stream both ways.
@@ -55,7 +52,7 @@ const STREAMS_MAX: usize = 100_000;
 /// Serves until the listener ends.
 pub(super) async fn serve(
     listener: Arc<QuicListener>,
-    router: Router,
+    routes: Arc<Routes>,
     connections_max: usize,
     metrics: HttpMetrics,
 ) {
@@ -65,10 +62,10 @@ pub(super) async fn serve(
             caller.refuse("there are as many connections of HTTP/3 as there may be");
             continue;
         };
-        let (router, gauge) = (router.clone(), metrics.connections.clone());
+        let (routes, gauge) = (Arc::clone(&routes), metrics.connections.clone());
         connections.spawn(async move {
             gauge.inc();
-            if let Err(error) = converse(&caller, router).await {
+            if let Err(error) = converse(&caller, routes).await {
                 tracing::debug!(address = caller.address(), %error, "a connection of HTTP/3 ended");
             }
             gauge.dec();
@@ -82,7 +79,7 @@ pub(super) async fn serve(
 /// What the streams of one connection share.
 pub(super) struct Talk {
     pub(super) sessions: Sessions,
-    router: Router,
+    routes: Arc<Routes>,
     from: PeerAddress,
     requests: TaskTracker,
     /// Cancelled when the connection is to end.
@@ -97,7 +94,7 @@ enum Arrival {
 }
 
 /// One connection: until the caller ends it, or it is to end.
-async fn converse(caller: &Http3Caller, router: Router) -> Result<(), ConnectionError> {
+async fn converse(caller: &Http3Caller, routes: Arc<Routes>) -> Result<(), ConnectionError> {
     let mut connection = h3::server::builder()
         .max_field_section_size(HEADERS_BYTES_MAX as u64)
         .enable_extended_connect(true)
@@ -110,7 +107,7 @@ async fn converse(caller: &Http3Caller, router: Router) -> Result<(), Connection
     let from = PeerAddress(address_of(caller.address()));
     let (sessions, requests, activity) = (Sessions::new(), TaskTracker::new(), Activity::new());
     let ending = caller.ending().child_token();
-    let talk = Arc::new(Talk { sessions, router, from, requests, ending, activity });
+    let talk = Arc::new(Talk { sessions, routes, from, requests, ending, activity });
     let mut unused = pin!(talk.activity.unused());
     let (mut told, mut streams) = (false, 0);
     loop {
@@ -236,8 +233,7 @@ impl Talk {
     pub(super) async fn hear(&self, mut request: Request<Body>) -> Response<Body> {
         let _busy = self.activity.begin();
         request.extensions_mut().insert(self.from);
-        let said: Result<_, Infallible> = self.router.clone().oneshot(request).await;
-        let Ok(mut response) = said;
+        let mut response = self.routes.answer(request).await;
         let len = response.body().size_hint().exact();
         let headers = response.headers_mut();
         if let Some(len) = len {

@@ -1,10 +1,10 @@
 //! Connections of the HTTP door: so many, each within its times, and ended in order.
 
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -12,12 +12,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt as _;
 use transport::tcp::{Caller, TcpDoor};
 
-use super::HttpMetrics;
 use super::activity::Activity;
 use super::auth::PeerAddress;
+use super::{HttpMetrics, Routes};
 use crate::config::HttpConfig;
 
 /// What is spoken here, the best first.
@@ -42,7 +41,7 @@ pub(super) const HEADERS_BYTES_MAX: usize = 16 * 1024;
 /// is not ready, HTTP/2 hears GOAWAY, each answer of HTTP/1.1 is its connection's last. Then what is in flight is answered.
 pub(super) async fn serve(
     door: TcpDoor,
-    router: Router,
+    routes: Arc<Routes>,
     config: HttpConfig,
     metrics: HttpMetrics,
     shutdown: CancellationToken,
@@ -67,12 +66,13 @@ pub(super) async fn serve(
         last = Some(Instant::now());
         match caller {
             Ok(caller) => {
-                let (builders, router, shutdown) = (Arc::clone(&builders), router.clone(), shutdown.clone());
+                let (builders, routes, shutdown) =
+                    (Arc::clone(&builders), Arc::clone(&routes), shutdown.clone());
                 let gauge = metrics.connections.clone();
                 connections.spawn(async move {
                     gauge.inc();
                     let address = caller.address();
-                    if let Err(error) = converse(caller, &builders, router, times, &shutdown).await {
+                    if let Err(error) = converse(caller, &builders, &routes, times, &shutdown).await {
                         tracing::debug!(%address, error, "a connection ended badly");
                     }
                     gauge.dec();
@@ -101,7 +101,7 @@ struct Times {
 async fn converse(
     caller: Caller,
     builders: &Builders,
-    router: Router,
+    routes: &Arc<Routes>,
     times: Times,
     shutdown: &CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -116,11 +116,11 @@ async fn converse(
     let activity = Activity::new();
     let service = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(from);
-        let (busy, answer) = (activity.begin(), router.clone().oneshot(request));
+        let (busy, routes) = (activity.begin(), Arc::clone(routes));
         async move {
-            let answer = answer.await;
+            let answer = routes.answer(request).await;
             drop(busy);
-            answer
+            Ok::<_, Infallible>(answer)
         }
     });
     let mut talk = pin!(builder.serve_connection(io, service));
