@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use crate::body::CacheBody;
 use crate::entry::Entry;
 use crate::flow::Reader;
+use crate::metrics::HIT;
 use crate::rules::conditional::{Part, part};
 use crate::rules::reuse::Judged;
 
@@ -77,7 +78,7 @@ impl Did {
     /// For metrics.
     pub fn as_str(self) -> &'static str {
         match self {
-            Did::Hit { detail: None, .. } => "hit",
+            Did::Hit { detail: None, .. } => HIT,
             Did::Hit { .. } => "stale",
             Did::Forwarded { why: Forwarded::Method | Forwarded::Bypass, .. } => "pass",
             Did::Forwarded { .. } => "miss",

@@ -63,6 +63,7 @@ pub use config::{CacheConfig, OriginConfig};
 pub use metrics::Metrics;
 pub use origin::{BodyError, RequestBody};
 pub use prefetch::Prefetched;
+pub use serve::{Looked, Wanted};
 
 /// For how long a resource is not waited for that was not for others (as Varnish's hit-for-miss).
 const SOLO_FOR: Duration = Duration::from_secs(10);

@@ -2,11 +2,15 @@
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
+/// What a request is called that what is stored answers.
+pub const HIT: &str = "hit";
+
 /// Counters and gauges.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    /// Requests, by what was done.
-    pub requests: IntCounterVec,
+    requests: IntCounterVec,
+    /// Of them those that are answered from here: looked up once.
+    hits: IntCounter,
     /// Requests to origins, by origin and outcome.
     pub fetches: IntCounterVec,
     /// Requests that waited for another's fetch.
@@ -45,8 +49,10 @@ impl Metrics {
         let up = Opts::new("rockpool_cache_origin_up", "Whether an origin is asked (1) or left alone (0)");
         let origin_up = IntGaugeVec::new(up, &["origin"])?;
         registry.register(Box::new(origin_up.clone()))?;
+        let requests = vector("requests_total", "Requests for content, by what was done", &["outcome"])?;
         Ok(Self {
-            requests: vector("requests_total", "Requests for content, by what was done", &["outcome"])?,
+            hits: requests.with_label_values(&[HIT]),
+            requests,
             fetches: vector("fetches_total", "Requests to origins, by outcome", &["origin", "outcome"])?,
             coalesced: counter("coalesced_total", "Requests that waited for another's fetch")?,
             origin_up,
@@ -54,5 +60,13 @@ impl Metrics {
             disk_bytes: gauge("disk_bytes", "Bytes of the newer half of the cache's disk")?,
             disk_skipped: counter("disk_skipped_total", "Responses not written to disk: too many waited")?,
         })
+    }
+
+    /// Counts a request for content, by what was done.
+    pub fn count(&self, outcome: &str) {
+        match outcome {
+            HIT => self.hits.inc(),
+            outcome => self.requests.with_label_values(&[outcome]).inc(),
+        }
     }
 }

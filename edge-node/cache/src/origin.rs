@@ -123,6 +123,9 @@ impl Origin {
 
     /// What names the resource at `target`, a path and query from its own path on. `None`: it is too long, or could lead out of that.
     pub fn key(&self, target: &str) -> Option<Key> {
+        if self.base.is_empty() {
+            return Key::new(&self.root, target);
+        }
         Key::new(&self.root, &format!("{}{target}", self.base))
     }
 

@@ -61,6 +61,18 @@ impl Asked {
     }
 }
 
+/// What became of a request at once.
+pub enum Looked {
+    /// It is answered from here.
+    Hit(Response<CacheBody>),
+    /// [`Cache::ask`] answers it.
+    Ask(Wanted),
+}
+
+/// A request that is not answered from here at once.
+#[derive(Debug)]
+pub struct Wanted(Asked);
+
 impl Cache {
     /// Answers a request for what lies at `target` (path and query, from the origin's own path on).
     ///
@@ -73,26 +85,53 @@ impl Cache {
         from: Option<IpAddr>,
         request: Request<RequestBody>,
     ) -> Result<Response<CacheBody>, Failure> {
+        let (head, body) = request.into_parts();
+        match self.look(origin, target, from, head.method, head.headers)? {
+            Looked::Hit(response) => Ok(response),
+            Looked::Ask(wanted) => self.ask(wanted, body).await,
+        }
+    }
+
+    /// Answers a request if what is stored may be its answer as it is: most are, and need nothing that waits.
+    ///
+    /// # Errors
+    /// Where there is no such origin, or no such path.
+    pub fn look(
+        &self,
+        origin: &str,
+        target: &str,
+        from: Option<IpAddr>,
+        method: Method,
+        mut headers: HeaderMap,
+    ) -> Result<Looked, Failure> {
         let inner = &self.inner;
-        let origin =
-            inner.origins.get(origin).cloned().ok_or_else(|| Failure::NoOrigin(origin.to_owned()))?;
-        let key = origin.key(target).ok_or(Failure::Target)?;
-        let (mut head, body) = request.into_parts();
-        hops::remove(&mut head.headers);
-        let asked = Asked { from, origin, key, method: head.method, headers: head.headers };
+        let named = inner.origins.get(origin).ok_or_else(|| Failure::NoOrigin(origin.to_owned()));
+        let keyed =
+            named.and_then(|origin| Ok((Arc::clone(origin), origin.key(target).ok_or(Failure::Target)?)));
+        let (origin, key) = keyed.inspect_err(|_| inner.metrics.count("error"))?;
+        hops::remove(&mut headers);
+        let asked = Asked { from, origin, key, method, headers };
+        if matches!(asked.method, Method::GET | Method::HEAD) {
+            let found = inner.find(&asked).filter(|(_, judged)| judged.reuse == Reuse::Fresh);
+            if let Some((entry, judged)) = found {
+                return Ok(Looked::Hit(inner.hit(&asked, &entry, &judged, None)));
+            }
+        }
+        Ok(Looked::Ask(Wanted(asked)))
+    }
+
+    /// Answers what was not answered at once.
+    ///
+    /// # Errors
+    /// Where the origin gives no answer and nothing stored may stand in.
+    pub async fn ask(&self, wanted: Wanted, body: RequestBody) -> Result<Response<CacheBody>, Failure> {
+        let (inner, Wanted(asked)) = (&self.inner, wanted);
         let answered = match asked.method {
             Method::GET => inner.get(&asked).await,
-            Method::HEAD => match inner.find(&asked).filter(|(_, judged)| judged.reuse == Reuse::Fresh) {
-                Some((entry, judged)) => Ok(inner.hit(&asked, &entry, &judged, None)),
-                None => inner.pass(&asked, body, Forwarded::Method).await,
-            },
             Method::CONNECT | Method::TRACE => Err(Failure::Method),
             _ => inner.pass(&asked, body, Forwarded::Method).await,
         };
-        if answered.is_err() {
-            inner.metrics.requests.with_label_values(&["error"]).inc();
-        }
-        answered
+        answered.inspect_err(|_| inner.metrics.count("error"))
     }
 }
 
@@ -398,6 +437,6 @@ impl Inner {
     }
 
     fn count(&self, did: Did) {
-        self.metrics.requests.with_label_values(&[did.as_str()]).inc();
+        self.metrics.count(did.as_str());
     }
 }

@@ -9,8 +9,9 @@
 //! takes. Over HTTP, where we cannot know that callers wait as they are told, refusals are held back for about as long: what is held
 //! costs nothing, and there is one request at a time on a connection (or on a stream).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -34,6 +35,8 @@ const HELD_LEN_MAX: usize = 16_384;
 /// Admits requests, or refuses them.
 pub struct Shedder {
     pulse: Arc<Pulse>,
+    /// The thread that sends it.
+    beating: Thread,
     delay_max: Duration,
     under_way: AtomicUsize,
     under_way_least: usize,
@@ -49,11 +52,13 @@ impl Shedder {
         let runtime = Handle::current();
         let threads = runtime.metrics().num_workers();
         let pulse = Arc::new(Pulse::new(delays));
-        let beating = Arc::downgrade(&pulse);
+        let beating = Arc::clone(&pulse);
         let thread = std::thread::Builder::new().name("pulse".to_owned());
-        thread.spawn(move || beat(&beating, &runtime)).context("cannot start the pulse's thread")?;
+        let thread =
+            thread.spawn(move || beat(&beating, &runtime)).context("cannot start the pulse's thread")?;
         Ok(Self {
             pulse,
+            beating: thread.thread().clone(),
             delay_max,
             under_way: AtomicUsize::new(0),
             under_way_least: UNDER_WAY_LEAST * threads,
@@ -63,13 +68,24 @@ impl Shedder {
 
     /// A place until it is dropped. None: the node is overloaded.
     pub fn admit(&self) -> Option<Place<'_>> {
-        self.pulse.asked.store(true, Ordering::Relaxed);
+        self.ask();
         let many = self.under_way.load(Ordering::Relaxed) >= self.under_way_least;
         if many && self.pulse.delay() > self.delay_max {
             return None;
         }
         self.under_way.fetch_add(1, Ordering::Relaxed);
         Some(Place(&self.under_way))
+    }
+
+    /// Says that there are requests.
+    fn ask(&self) {
+        if self.pulse.asked.load(Ordering::Relaxed) {
+            return;
+        }
+        self.pulse.asked.store(true, Ordering::SeqCst);
+        if self.pulse.resting.swap(false, Ordering::SeqCst) {
+            self.beating.unpark();
+        }
     }
 
     /// What is said to whom was not admitted.
@@ -84,6 +100,13 @@ impl Shedder {
         let Ok(_place) = self.held.try_acquire() else { return };
         let spread = (HELD_MOST - HELD_LEAST).mul_f64(fastrand::f64());
         tokio::time::sleep(HELD_LEAST + spread).await;
+    }
+}
+
+impl Drop for Shedder {
+    fn drop(&mut self) {
+        self.pulse.ended.store(true, Ordering::SeqCst);
+        self.beating.unpark();
     }
 }
 
@@ -102,6 +125,10 @@ struct Pulse {
     begun: Instant,
     /// Whether anybody asked since the last beat.
     asked: AtomicBool,
+    /// Whether the thread waits until somebody asks.
+    resting: AtomicBool,
+    /// Nobody will ask any more.
+    ended: AtomicBool,
     /// When the pulse that has not come through yet was sent, in microseconds since the beginning; 0: there is none.
     sent_us: AtomicU64,
     /// How long the last one took.
@@ -111,14 +138,10 @@ struct Pulse {
 
 impl Pulse {
     fn new(delays: Histogram) -> Self {
+        let no = || AtomicBool::new(false);
         let zero = || AtomicU64::new(0);
-        Self {
-            begun: Instant::now(),
-            asked: AtomicBool::new(false),
-            sent_us: zero(),
-            took_us: zero(),
-            delays,
-        }
+        let (asked, resting, ended) = (no(), no(), no());
+        Self { begun: Instant::now(), asked, resting, ended, sent_us: zero(), took_us: zero(), delays }
     }
 
     fn now_us(&self) -> u64 {
@@ -134,12 +157,10 @@ impl Pulse {
         Duration::from_micros(since.max(self.took_us.load(Ordering::Acquire)))
     }
 
+    /// Sends a pulse, if the last one has come through.
     fn send(self: Arc<Self>, runtime: &Handle) {
         if self.sent_us.load(Ordering::Acquire) != 0 {
             return;
-        }
-        if !self.asked.swap(false, Ordering::Relaxed) {
-            return self.took_us.store(0, Ordering::Release);
         }
         self.sent_us.store(self.now_us().max(1), Ordering::Release);
         runtime.spawn(async move {
@@ -151,11 +172,20 @@ impl Pulse {
     }
 }
 
-/// Sends pulses until nobody measures any more.
-fn beat(pulse: &Weak<Pulse>, runtime: &Handle) {
-    while let Some(pulse) = pulse.upgrade() {
-        pulse.send(runtime);
-        std::thread::sleep(PULSE_EVERY);
+/// Sends pulses while there are requests.
+fn beat(pulse: &Arc<Pulse>, runtime: &Handle) {
+    while !pulse.ended.load(Ordering::SeqCst) {
+        if pulse.asked.swap(false, Ordering::SeqCst) {
+            Arc::clone(pulse).send(runtime);
+            std::thread::sleep(PULSE_EVERY);
+            continue;
+        }
+        // What was measured is no longer so.
+        pulse.took_us.store(0, Ordering::Release);
+        pulse.resting.store(true, Ordering::SeqCst);
+        if !pulse.asked.load(Ordering::SeqCst) {
+            std::thread::park();
+        }
     }
 }
 

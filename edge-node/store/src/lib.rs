@@ -206,8 +206,7 @@ impl Store {
 
     /// What of the content cache was declared void, with the log index up to which this is known here.
     pub fn purges(&self) -> (u64, Arc<Purges>) {
-        let heads = self.inner.machine.hot().heads();
-        (heads.applied.map_or(0, |at| at.index), heads.purges)
+        self.inner.machine.hot().purges()
     }
 
     /// How old a [`Store::view`] that is taken after this may be: what was acknowledged longer ago is in it. None: this node

@@ -8,22 +8,27 @@ use tokio::time::Instant;
 
 /// How long after its beginning something must be asked.
 const FIRST_WITHIN: Duration = Duration::from_secs(10);
-/// How long it may be silent between an answer and the next request.
-const SILENT_MAX: Duration = Duration::from_secs(60);
 
 /// Requests of one connection that are not answered yet. Whoever waits for silence is not woken by every request: it looks again when it
 /// may have come.
 #[derive(Debug)]
 pub(super) struct Activity {
     begun: Instant,
+    /// How long it may be silent between an answer and the next request, which then has come in full.
+    silent_max: Duration,
     busy: AtomicUsize,
     /// When the last request was answered, in milliseconds since the beginning; 0: none was.
     answered_ms: AtomicU64,
 }
 
 impl Activity {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { begun: Instant::now(), busy: AtomicUsize::new(0), answered_ms: AtomicU64::new(0) })
+    pub(super) fn new(silent_max: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            begun: Instant::now(),
+            silent_max,
+            busy: AtomicUsize::new(0),
+            answered_ms: AtomicU64::new(0),
+        })
     }
 
     /// A request came; it is answered when this is dropped.
@@ -38,8 +43,8 @@ impl Activity {
             let now = Instant::now();
             let until = match (self.busy.load(Ordering::Acquire), self.answered_ms.load(Ordering::Acquire)) {
                 (0, 0) => self.begun + FIRST_WITHIN,
-                (0, answered_ms) => self.begun + Duration::from_millis(answered_ms) + SILENT_MAX,
-                _ => now + SILENT_MAX,
+                (0, answered_ms) => self.begun + Duration::from_millis(answered_ms) + self.silent_max,
+                _ => now + self.silent_max,
             };
             if now >= until {
                 return;
@@ -65,12 +70,14 @@ impl Drop for Busy {
 mod tests {
     use super::*;
 
+    const SILENT_MAX: Duration = Duration::from_secs(60);
+
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_given_up_when_nobody_asks() {
-        let (activity, begun) = (Activity::new(), Instant::now());
+        let (activity, begun) = (Activity::new(SILENT_MAX), Instant::now());
         activity.unused().await;
         assert_eq!(begun.elapsed(), FIRST_WITHIN);
-        let used = Activity::new();
+        let used = Activity::new(SILENT_MAX);
         let (watched, begun) = (
             tokio::spawn({
                 let used = used.clone();

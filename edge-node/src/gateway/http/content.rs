@@ -1,18 +1,21 @@
 //! `/c/{origin}/…`: the door of the content cache. Anybody may ask: what needs a key is the origin's to refuse.
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use edge_cache::origin::OriginError;
-use edge_cache::{CACHE_STATUS, Cache, Failure};
+use edge_cache::{CACHE_STATUS, CacheBody, Failure, Looked};
 use http_body_util::{BodyExt as _, Limited};
 use proto::control::{ContentPurged, PurgeContent};
 use proto::{Code, ErrorReply};
-use service::http::{Body, Refusal};
+use service::http::{Body as JsonBody, Refusal};
 
-use super::Http;
 use super::auth::{Asker, PeerAddress, key_of};
+use super::guard::Watch;
+use super::{Http, guard};
 use crate::gateway::apps::Scope;
 
 /// Largest body of a request that is passed on, in bytes.
@@ -22,36 +25,61 @@ pub(super) const PREFIX: &str = "/c/";
 /// The same, for metrics.
 pub(super) const ROUTE: &str = "/c/{origin}/{*path}";
 
-pub(super) async fn content(http: &Http, mut request: Request) -> Result<Response, Refusal> {
-    let (gateway, cache) = (&http.gateway, &http.purger.cache);
-    let from = request.extensions().get::<PeerAddress>().and_then(|PeerAddress(address)| *address);
-    gateway.apps.permit_address(from)?;
-    let target = request.uri().path_and_query().map_or("", |target| target.as_str()).to_owned();
-    let Some((origin, target)) =
-        target.strip_prefix(PREFIX).and_then(|rest| rest.find('/').map(|at| rest.split_at(at)))
-    else {
-        return Err(Refusal::new(Code::NotFound, "content is at /c/{origin}/…"));
-    };
-    let headers = request.headers_mut();
-    // Of this node's own, not of the origin's: an app key is nobody else's to see.
-    if key_of(headers).is_some_and(|key| gateway.apps.find(&key).is_some()) {
-        headers.remove(header::AUTHORIZATION);
-    }
-    let request = request.map(|body| Limited::new(body, BODY_BYTES_MAX).boxed_unsync());
-    match cache.serve(origin, target, from, request).await {
-        Ok(mut response) => {
-            relocate(cache, origin, response.headers_mut());
-            Ok(response.map(axum::body::Body::new))
+/// Answers a request for content. Most are answered with what is stored, at once: only the others carry along what waiting needs.
+pub(super) async fn content(http: &Http, request: Request) -> Response {
+    let watch = Watch::begin(http, &request);
+    let (head, body) = request.into_parts();
+    let uri = head.uri.clone();
+    let response = match look(http, &uri, head) {
+        Ok(Looked::Hit(response)) => located(http, &uri, response),
+        Ok(Looked::Ask(wanted)) => {
+            let answer = async {
+                let body = Limited::new(guard::whole(body), BODY_BYTES_MAX).boxed_unsync();
+                match http.purger.cache.ask(wanted, body).await {
+                    Ok(response) => located(http, &uri, response),
+                    Err(failure) => refused(&failure),
+                }
+            };
+            Box::pin(watch.within(ROUTE, answer)).await
         }
-        Err(failure) => Ok(refused(&failure)),
+        Err(response) => response,
+    };
+    watch.end(ROUTE, response)
+}
+
+fn look(http: &Http, uri: &Uri, mut head: Parts) -> Result<Looked, Response> {
+    let gateway = &http.gateway;
+    let from = head.extensions.get::<PeerAddress>().and_then(|PeerAddress(address)| *address);
+    gateway.apps.permit_address(from).map_err(|reply| Refusal::from(reply).into_response())?;
+    let nowhere = || Refusal::new(Code::NotFound, "content is at /c/{origin}/…").into_response();
+    let (origin, target) = located_at(uri).ok_or_else(nowhere)?;
+    // Of this node's own, not of the origin's: an app key is nobody else's to see.
+    if key_of(&head.headers).is_some_and(|key| gateway.apps.find(&key).is_some()) {
+        head.headers.remove(header::AUTHORIZATION);
     }
+    http.purger
+        .cache
+        .look(origin, target, from, head.method, head.headers)
+        .map_err(|failure| refused(&failure))
+}
+
+/// The origin's name, and what lies there.
+fn located_at(uri: &Uri) -> Option<(&str, &str)> {
+    let target = uri.path_and_query()?.as_str().strip_prefix(PREFIX)?;
+    target.find('/').map(|at| target.split_at(at))
 }
 
 /// A redirection within the origin leads back here.
-fn relocate(cache: &Cache, origin: &str, headers: &mut HeaderMap) {
-    let Some(location) = headers.get(header::LOCATION).and_then(|value| value.to_str().ok()) else { return };
-    let moved = cache.path_here(origin, location).and_then(|path| HeaderValue::try_from(path).ok());
-    headers.extend(moved.map(|moved| (header::LOCATION, moved)));
+fn located(http: &Http, uri: &Uri, mut response: axum::http::Response<CacheBody>) -> Response {
+    let moved = || {
+        let (origin, _) = located_at(uri)?;
+        let location = response.headers().get(header::LOCATION)?.to_str().ok()?;
+        HeaderValue::try_from(http.purger.cache.path_here(origin, location)?).ok()
+    };
+    if let Some(moved) = moved() {
+        response.headers_mut().insert(header::LOCATION, moved);
+    }
+    response.map(Body::new)
 }
 
 fn refused(failure: &Failure) -> Response {
@@ -81,7 +109,7 @@ fn refused(failure: &Failure) -> Response {
 pub(super) async fn purge(
     State(http): State<Http>,
     asker: Asker,
-    Body(asked): Body<PurgeContent>,
+    JsonBody(asked): JsonBody<PurgeContent>,
 ) -> Result<Json<ContentPurged>, Refusal> {
     http.gateway.apps.permit(&asker.caller, Scope::Purge)?;
     tracing::info!(target: "audit", app = asker.caller.app.name, urls = asked.urls.len(), tags = asked.tags.len(), all = asked.all, "content is purged");

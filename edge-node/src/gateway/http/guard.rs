@@ -11,13 +11,15 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use edge_cache::CACHE_STATUS;
 use http_body::Body as _;
-use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+};
 use proto::{Code, TraceId};
 use service::http::{REQUEST_ID, Refusal, known_method, request_id};
 use tracing::Instrument;
 
-use super::Http;
 use super::leftover::Whole;
+use super::{Http, content};
 use crate::clock;
 
 /// How long a request may take, its body included: the longest deadline, and as long again.
@@ -28,6 +30,8 @@ pub(super) const REQUEST_WITHIN: Duration = Duration::from_secs(20);
 pub struct HttpMetrics {
     requests: IntCounterVec,
     seconds: HistogramVec,
+    /// Of content: looked up once, as most of it takes no longer than that.
+    content_seconds: Histogram,
     skipped: IntCounter,
     /// Connections now.
     pub connections: IntGauge,
@@ -50,7 +54,15 @@ impl HttpMetrics {
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(seconds.clone()))?;
         registry.register(Box::new(connections.clone()))?;
-        Ok(Self { requests, seconds, skipped, connections })
+        let content_seconds = seconds.with_label_values(&[content::ROUTE]);
+        Ok(Self { requests, seconds, content_seconds, skipped, connections })
+    }
+
+    fn seconds(&self, route: &str) -> Histogram {
+        match route {
+            content::ROUTE => self.content_seconds.clone(),
+            route => self.seconds.with_label_values(&[route]),
+        }
     }
 
     /// Messages of a batch were wrong.
@@ -60,58 +72,84 @@ impl HttpMetrics {
 }
 
 /// Watches over one request of a route.
-pub(super) async fn watch(State(http): State<Http>, request: Request, next: Next) -> Response {
+pub(super) async fn watch(State(http): State<Http>, mut request: Request, next: Next) -> Response {
+    let watch = Watch::begin(&http, &request);
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
-    watched(&http, &route, request, |request| next.run(request)).await
+    request.extensions_mut().insert(watch.trace);
+    let response = watch.within(&route, next.run(request.map(whole))).await;
+    watch.end(&route, response)
 }
 
-/// Watches over one request that `answer` answers.
-pub(super) async fn watched<F: Future<Output = Response>>(
-    http: &Http,
-    route: &str,
-    mut request: Request,
-    answer: impl FnOnce(Request) -> F,
-) -> Response {
-    let (metrics, version) = (&http.metrics, request.version());
-    let begun = Instant::now();
-    let id = request_id(request.headers());
-    let trace = Trace::of(request.headers());
-    request.extensions_mut().insert(trace);
-    let method = known_method(request.method());
-    let request = request.map(|body| if body.is_end_stream() { body } else { Body::new(Whole::new(body)) });
-    let span = tracing::debug_span!("http", request_id = id.to_str().unwrap_or_default(), trace_id = %trace.id, method, route);
-    let answered = tokio::time::timeout(REQUEST_WITHIN, answer(request).instrument(span)).await;
-    let mut response = answered.unwrap_or_else(|_| {
-        let detail = format!("not done within {} s; whether it will be is unknown", REQUEST_WITHIN.as_secs());
-        Refusal::new(Code::DeadlineExceeded, detail).into_response()
-    });
-    metrics.requests.with_label_values(&[method, route, response.status().as_str()]).inc();
-    metrics.seconds.with_label_values(&[route]).observe(begun.elapsed().as_secs_f64());
-    finish(http, version, id, response.headers_mut());
-    response
+/// A body that is read to its end, whatever becomes of its request.
+pub(super) fn whole(body: Body) -> Body {
+    if body.is_end_stream() { body } else { Body::new(Whole::new(body)) }
 }
 
-/// Refuses what the node cannot do: before anything is spent on it, and as late as callers should come again.
+/// What is known of a request while it is answered.
+pub(super) struct Watch<'a> {
+    http: &'a Http,
+    begun: Instant,
+    id: HeaderValue,
+    trace: Trace,
+    method: &'static str,
+    version: Version,
+}
+
+impl<'a> Watch<'a> {
+    pub(super) fn begin<B>(http: &'a Http, request: &axum::http::Request<B>) -> Self {
+        let headers = request.headers();
+        Self {
+            http,
+            begun: Instant::now(),
+            id: request_id(headers),
+            trace: Trace::of(headers),
+            method: known_method(request.method()),
+            version: request.version(),
+        }
+    }
+
+    /// Answers within the time that a request may take.
+    pub(super) async fn within(&self, route: &str, answer: impl Future<Output = Response>) -> Response {
+        let Self { id, trace, method, .. } = self;
+        let span = tracing::debug_span!("http", request_id = id.to_str().unwrap_or_default(), trace_id = %trace.id, method, route);
+        let answered = tokio::time::timeout(REQUEST_WITHIN, answer.instrument(span)).await;
+        answered.unwrap_or_else(|_| {
+            let detail =
+                format!("not done within {} s; whether it will be is unknown", REQUEST_WITHIN.as_secs());
+            Refusal::new(Code::DeadlineExceeded, detail).into_response()
+        })
+    }
+
+    /// Counts it.
+    pub(super) fn end(self, route: &str, response: Response) -> Response {
+        let seconds = self.begun.elapsed().as_secs_f64();
+        self.http.metrics.seconds(route).observe(seconds);
+        self.sent(route, response)
+    }
+
+    /// Says what every answer says.
+    fn sent(self, route: &str, mut response: Response) -> Response {
+        let Self { http, id, method, version, .. } = self;
+        http.metrics.requests.with_label_values(&[method, route, response.status().as_str()]).inc();
+        let headers = response.headers_mut();
+        headers.insert(REQUEST_ID, id);
+        if version <= Version::HTTP_11 && http.leaving.is_cancelled() {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        // Answers are about one visitor at one moment; content is what its origin says.
+        if !headers.contains_key(CACHE_STATUS) {
+            headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+        }
+        response
+    }
+}
+
+/// Refuses what the node cannot do: before anything is spent on it, and not sooner than its caller does harm by asking again.
 pub(super) async fn shed(http: &Http, request: Request) -> Response {
-    let (method, version) = (known_method(request.method()), request.version());
-    let id = request_id(request.headers());
-    http.gateway.shedder.hold_back().await;
-    let mut response = Refusal::from(http.gateway.shedder.refusal()).into_response();
-    http.metrics.requests.with_label_values(&[method, "none", response.status().as_str()]).inc();
-    finish(http, version, id, response.headers_mut());
-    response
-}
-
-/// What every answer says.
-fn finish(http: &Http, version: Version, id: HeaderValue, headers: &mut HeaderMap) {
-    headers.insert(REQUEST_ID, id);
-    if version <= Version::HTTP_11 && http.leaving.is_cancelled() {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    // Answers are about one visitor at one moment; content is what its origin says.
-    if !headers.contains_key(CACHE_STATUS) {
-        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    }
+    let watch = Watch::begin(http, &request);
+    let shedder = &http.gateway.shedder;
+    shedder.hold_back().await;
+    watch.sent("none", Refusal::from(shedder.refusal()).into_response())
 }
 
 /// Now, as HTTP says it.

@@ -31,7 +31,7 @@ use transport::quic::{Http3Caller, QuicListener};
 
 use super::activity::Activity;
 use super::auth::PeerAddress;
-use super::server::{HEAD_WITHIN, HEADERS_BYTES_MAX};
+use super::server::{HEAD_WITHIN, HEADERS_BYTES_MAX, SILENT_MAX};
 use super::webtransport::{self, SESSIONS_MAX, Sessions};
 use super::{HttpMetrics, Routes, guard};
 use crate::gateway::apps::address_of;
@@ -105,7 +105,7 @@ async fn converse(caller: &Http3Caller, routes: Arc<Routes>) -> Result<(), Conne
         .build(Bounded(caller.connection()))
         .await?;
     let from = PeerAddress(address_of(caller.address()));
-    let (sessions, requests, activity) = (Sessions::new(), TaskTracker::new(), Activity::new());
+    let (sessions, requests, activity) = (Sessions::new(), TaskTracker::new(), Activity::new(SILENT_MAX));
     let ending = caller.ending().child_token();
     let talk = Arc::new(Talk { sessions, routes, from, requests, ending, activity });
     let mut unused = pin!(talk.activity.unused());

@@ -22,8 +22,11 @@ use crate::config::HttpConfig;
 /// What is spoken here, the best first.
 pub const ALPN: &[&[u8]] = &[HTTP_2, b"http/1.1"];
 const HTTP_2: &[u8] = b"h2";
-/// How long the head of a request may take to come, and a connection to stay silent between two.
+/// How long the head of a request may take to come, and a connection of HTTP/1.1 to stay silent between two: of what has come of a head,
+/// nobody knows there.
 pub(super) const HEAD_WITHIN: Duration = Duration::from_secs(10);
+/// How long a connection of HTTP/2 or 3 may stay silent between two requests.
+pub(super) const SILENT_MAX: Duration = Duration::from_secs(60);
 /// How often a silent HTTP/2 connection is asked whether it lives.
 const PING_EVERY: Duration = Duration::from_secs(20);
 /// How long it may take to say so.
@@ -32,8 +35,6 @@ const PONG_WITHIN: Duration = Duration::from_secs(10);
 const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 /// Before the next try, where the system cannot accept: it is out of descriptors, say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Most headers of a request.
-const HEADERS_LEN_MAX: usize = 64;
 /// Most bytes of them.
 pub(super) const HEADERS_BYTES_MAX: usize = 16 * 1024;
 
@@ -113,7 +114,7 @@ async fn converse(
     let builder = if speaks_http2 { &builders.http2 } else { &builders.http1 };
     let _place = connection.place;
     let io = TokioIo::new(connection.stream);
-    let activity = Activity::new();
+    let activity = Activity::new(if speaks_http2 { SILENT_MAX } else { HEAD_WITHIN });
     let service = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(from);
         let (busy, routes) = (activity.begin(), Arc::clone(routes));
@@ -149,12 +150,9 @@ impl Builders {
             Builder::new(TokioExecutor::new()).http1_only(),
             Builder::new(TokioExecutor::new()).http2_only(),
         );
-        http1
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_WITHIN)
-            .max_headers(HEADERS_LEN_MAX)
-            .max_buf_size(HEADERS_BYTES_MAX.max(64 * 1024));
+        // Headers are 100 at most: hyper's own limit, which costs nothing. A timer for heads would be set for every request; a connection
+        // has one already.
+        http1.http1().max_buf_size(HEADERS_BYTES_MAX.max(64 * 1024));
         http2
             .http2()
             .timer(TokioTimer::new())

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use proto::profile::{Profile, View};
+use proto::purge::Purges;
 use proto::{Event, Offset, VisitorId};
 
 use super::cache::Cache;
@@ -61,6 +62,12 @@ impl Hot {
     /// The singletons.
     pub fn heads(&self) -> Heads {
         self.read().heads.clone()
+    }
+
+    /// What was declared void, with the log index up to which this is known. Every request for content asks.
+    pub fn purges(&self) -> (u64, Arc<Purges>) {
+        let Heads { applied, purges, .. } = &self.read().heads;
+        (applied.map_or(0, |at| at.index), Arc::clone(purges))
     }
 
     /// Log index that is applied.
