@@ -29,7 +29,7 @@ use crate::clock;
 use crate::config::{ClientsConfig, Config, NodeConfig, ServingConfig};
 use crate::metrics::Metrics;
 use crate::workers::Workers;
-use shedding::Shedder;
+use shedding::{Load, Shedder};
 
 /// How long a client may take to open its session or to send a request it has begun.
 const READ_WITHIN: Duration = Duration::from_secs(10);
@@ -180,10 +180,11 @@ impl Gateway {
             Err(_) => return stream.reset(Code::DeadlineExceeded),
         };
         let span = tracing::debug_span!("request", trace_id = %request.trace);
-        let reply = match self.shedder.admit() {
-            Some(_place) => self.answer(&caller, request).instrument(span).await,
+        let reply = if self.shedder.admits() {
+            self.answer(&caller, request).instrument(span).await
+        } else {
             // The SDK waits as it is told, or asks another node.
-            None => ClientReply::Error(self.shedder.refusal()),
+            ClientReply::Error(self.shedder.refusal())
         };
         // Whoever does not take the reply does not keep its memory.
         match tokio::time::timeout(READ_WITHIN, stream.send(&reply)).await {
@@ -279,8 +280,11 @@ impl Gateway {
         Ok(Admitted { _place: place, metrics: &self.metrics })
     }
 
-    /// A place among those that models are run for. None: there are as many as may be.
+    /// A place among those that models are run for. None: there are as many as may be, or the processors have too much to do.
     fn begin_deciding(&self) -> Option<OwnedSemaphorePermit> {
+        if self.shedder.load() > Load::Fine {
+            return None;
+        }
         self.deciding.clone().try_acquire_owned().ok()
     }
 

@@ -186,8 +186,7 @@ impl Routes {
         let path = request.uri().path();
         // Whoever watches the node learns how it is at all times.
         let watches = WATCHING.contains(&path);
-        let place = self.http.gateway.shedder.admit();
-        if place.is_none() && !watches {
+        if !self.http.gateway.shedder.admits() && !watches {
             return Box::pin(guard::shed(&self.http, request)).await;
         }
         // Content goes past all that other routes need: it is sent as its origin sent it, neither packed, nor told whose pages may see it.

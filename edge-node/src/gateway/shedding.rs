@@ -3,14 +3,15 @@
 //! It shows as delay: what is ready to go on waits for its turn. Delay, not a number of requests, is what tells overload from much work
 //! (Nichols and Jacobson, "Controlling queue delay", 2012; Cho et al., "Overload control for µs-scale RPCs with Breakwater", 2020), and
 //! it is measured where it arises: a thread sends a pulse through the IO threads' queue, and how long it takes is what everything else
-//! waits there. While that is too long, and it is requests that make it so, new ones are refused.
+//! waits there. While that is long, and it is requests that make it so, answers are made without models; where that is not enough, and
+//! it goes on, new requests are refused.
 //!
 //! Refusing costs, too: whoever is refused at once and asks again at once takes from those who are answered what reading and refusing
 //! takes. Over HTTP, where we cannot know that callers wait as they are told, refusals are held back for about as long: what is held
 //! costs nothing, and there is one request at a time on a connection (or on a stream).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -22,24 +23,34 @@ use tokio::sync::Semaphore;
 
 /// How often the queue is measured while there are requests.
 const PULSE_EVERY: Duration = Duration::from_millis(5);
-/// With no more under way on each IO thread, delay is not of the requests' making: something else has the processors.
-const UNDER_WAY_LEAST: usize = 32;
+/// With fewer that came meanwhile, delay is not of the requests' making: something else has the processors.
+const ASKED_LEAST: u64 = 32;
+/// A delay that does not last may be so many times as long: a burst is answered, as long as that is of use.
+const BURST: u32 = 3;
 /// When to come again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Refusals are held back for a time between these, so that those who are refused together do not come again together.
-const HELD_LEAST: Duration = Duration::from_millis(750);
-const HELD_MOST: Duration = Duration::from_millis(1_250);
+const HELD_LEAST: Duration = Duration::from_secs(1);
+const HELD_MOST: Duration = Duration::from_millis(1_500);
 /// So many at most; the others leave at once.
 const HELD_LEN_MAX: usize = 16_384;
 
-/// Admits requests, or refuses them.
+/// What there is to do, beside what can be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Load {
+    /// All can be done.
+    Fine,
+    /// All can be answered, but not by the models.
+    High,
+    /// Not all can be answered.
+    Over,
+}
+
+/// Knows the load, and refuses what is too much.
 pub struct Shedder {
     pulse: Arc<Pulse>,
     /// The thread that sends it.
     beating: Thread,
-    delay_max: Duration,
-    under_way: AtomicUsize,
-    under_way_least: usize,
     held: Semaphore,
 }
 
@@ -50,49 +61,34 @@ impl Shedder {
     /// Where there can be no thread.
     pub fn start(delay_max: Duration, delays: Histogram) -> anyhow::Result<Self> {
         let runtime = Handle::current();
-        let threads = runtime.metrics().num_workers();
-        let pulse = Arc::new(Pulse::new(delays));
-        let beating = Arc::clone(&pulse);
+        let pulse = Arc::new(Pulse::new(delay_max, delays));
+        let sent = Arc::clone(&pulse);
         let thread = std::thread::Builder::new().name("pulse".to_owned());
         let thread =
-            thread.spawn(move || beat(&beating, &runtime)).context("cannot start the pulse's thread")?;
-        Ok(Self {
-            pulse,
-            beating: thread.thread().clone(),
-            delay_max,
-            under_way: AtomicUsize::new(0),
-            under_way_least: UNDER_WAY_LEAST * threads,
-            held: Semaphore::new(HELD_LEN_MAX),
-        })
+            thread.spawn(move || beat(&sent, &runtime)).context("cannot start the pulse's thread")?;
+        Ok(Self { pulse, beating: thread.thread().clone(), held: Semaphore::new(HELD_LEN_MAX) })
     }
 
-    /// A place until it is dropped. None: the node is overloaded.
-    pub fn admit(&self) -> Option<Place<'_>> {
-        self.ask();
-        let many = self.under_way.load(Ordering::Relaxed) >= self.under_way_least;
-        if many && self.pulse.delay() > self.delay_max {
-            return None;
-        }
-        self.under_way.fetch_add(1, Ordering::Relaxed);
-        Some(Place(&self.under_way))
-    }
-
-    /// Says that there are requests.
-    fn ask(&self) {
-        if self.pulse.asked.load(Ordering::Relaxed) {
-            return;
-        }
-        self.pulse.asked.store(true, Ordering::SeqCst);
-        if self.pulse.resting.swap(false, Ordering::SeqCst) {
+    /// Counts a request that came, and says whether it is to be answered.
+    pub fn admits(&self) -> bool {
+        let pulse = &self.pulse;
+        pulse.asked.fetch_add(1, Ordering::SeqCst);
+        if pulse.resting.load(Ordering::SeqCst) && pulse.resting.swap(false, Ordering::SeqCst) {
             self.beating.unpark();
         }
+        self.load() < Load::Over || fastrand::f64() >= pulse.refused_share()
+    }
+
+    /// The load now.
+    pub fn load(&self) -> Load {
+        self.pulse.load()
     }
 
     /// What is said to whom was not admitted.
     pub fn refusal(&self) -> ErrorReply {
         let retry_after_ms = u32::try_from(RETRY_AFTER.as_millis()).unwrap_or(u32::MAX);
-        ErrorReply::new(Code::Overloaded, "the node has more to do than it can")
-            .retry_after_ms(retry_after_ms)
+        let message = "the node has more to do than it can";
+        ErrorReply::new(Code::Overloaded, message).retry_after_ms(retry_after_ms)
     }
 
     /// Waits for as long as a refusal is held back.
@@ -110,51 +106,82 @@ impl Drop for Shedder {
     }
 }
 
-/// Of a request under way.
-#[derive(Debug)]
-pub struct Place<'a>(&'a AtomicUsize);
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// How long what is ready waits for an IO thread.
+/// How long what is ready waits for an IO thread. Times are in microseconds since the beginning.
 struct Pulse {
     begun: Instant,
-    /// Whether anybody asked since the last beat.
-    asked: AtomicBool,
-    /// Whether the thread waits until somebody asks.
-    resting: AtomicBool,
-    /// Nobody will ask any more.
-    ended: AtomicBool,
-    /// When the pulse that has not come through yet was sent, in microseconds since the beginning; 0: there is none.
+    /// What is too long.
+    delay_max: Duration,
+    /// Requests so far.
+    asked: AtomicU64,
+    /// When the pulse that has not come through yet was sent; 0: there is none.
     sent_us: AtomicU64,
-    /// How long the last one took.
+    /// Requests before it was sent.
+    asked_before: AtomicU64,
+    /// How long the last one took that came through, of the requests' making.
     took_us: AtomicU64,
+    /// When an overload is past, if it does not go on.
+    calm_at_us: AtomicU64,
+    /// Whether the thread waits until there are requests.
+    resting: AtomicBool,
+    /// There will be no more.
+    ended: AtomicBool,
     delays: Histogram,
 }
 
 impl Pulse {
-    fn new(delays: Histogram) -> Self {
+    fn new(delay_max: Duration, delays: Histogram) -> Self {
         let no = || AtomicBool::new(false);
         let zero = || AtomicU64::new(0);
-        let (asked, resting, ended) = (no(), no(), no());
-        Self { begun: Instant::now(), asked, resting, ended, sent_us: zero(), took_us: zero(), delays }
+        Self {
+            begun: Instant::now(),
+            delay_max,
+            asked: zero(),
+            sent_us: zero(),
+            asked_before: zero(),
+            took_us: zero(),
+            calm_at_us: zero(),
+            resting: no(),
+            ended: no(),
+            delays,
+        }
     }
 
     fn now_us(&self) -> u64 {
         u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// The longer of the last one's time and of that since one was sent that has not come through.
-    fn delay(&self) -> Duration {
+    /// The delay: the longer of what the last pulse took and what the one that is on its way has taken.
+    fn delay(&self, now_us: u64) -> Duration {
         let since = match self.sent_us.load(Ordering::Acquire) {
-            0 => 0,
-            sent_us => self.now_us().saturating_sub(sent_us),
+            sent_us if sent_us > 0 && self.many_asked() => now_us.saturating_sub(sent_us),
+            _ => 0,
         };
-        Duration::from_micros(since.max(self.took_us.load(Ordering::Acquire)))
+        Duration::from_micros(since.max(self.took_us.load(Ordering::Relaxed)))
+    }
+
+    /// Whether many requests came since the pulse was sent.
+    fn many_asked(&self) -> bool {
+        let (asked, before) = (self.asked.load(Ordering::Relaxed), self.asked_before.load(Ordering::Relaxed));
+        asked.saturating_sub(before) >= ASKED_LEAST
+    }
+
+    fn load(&self) -> Load {
+        let now_us = self.now_us();
+        match self.delay(now_us) {
+            _ if now_us < self.calm_at_us.load(Ordering::Relaxed) => Load::Over,
+            delay if delay > self.delay_max * BURST => Load::Over,
+            delay if delay > self.delay_max / 2 => Load::High,
+            _ => Load::Fine,
+        }
+    }
+
+    /// Of those who come in overload: none up to half of the longest delay, all from [`BURST`] times that on, in between the more the
+    /// longer it is (as in "Random early detection gateways for congestion avoidance", Floyd and Jacobson, 1993). To refuse all or
+    /// nobody would leave nothing to do for a while, and then too much.
+    fn refused_share(&self) -> f64 {
+        let (least, most) = (self.delay_max / 2, self.delay_max * BURST);
+        let beyond = self.delay(self.now_us()).saturating_sub(least);
+        beyond.div_duration_f64(most - least)
     }
 
     /// Sends a pulse, if the last one has come through.
@@ -162,28 +189,42 @@ impl Pulse {
         if self.sent_us.load(Ordering::Acquire) != 0 {
             return;
         }
+        self.asked_before.store(self.asked.load(Ordering::Relaxed), Ordering::Relaxed);
         self.sent_us.store(self.now_us().max(1), Ordering::Release);
-        runtime.spawn(async move {
-            let took_us = self.now_us().saturating_sub(self.sent_us.load(Ordering::Acquire));
-            self.took_us.store(took_us, Ordering::Release);
-            self.sent_us.store(0, Ordering::Release);
-            self.delays.observe(Duration::from_micros(took_us).as_secs_f64());
-        });
+        runtime.spawn(async move { self.came_through() });
+    }
+
+    fn came_through(&self) {
+        let now_us = self.now_us();
+        let took_us = now_us.saturating_sub(self.sent_us.load(Ordering::Acquire));
+        self.delays.observe(Duration::from_micros(took_us).as_secs_f64());
+        let took_us = if self.many_asked() { took_us } else { 0 };
+        let before = Duration::from_micros(self.took_us.swap(took_us, Ordering::Relaxed));
+        let delay = Duration::from_micros(took_us);
+        let lasts = before > self.delay_max && delay > self.delay_max;
+        let goes_on = now_us < self.calm_at_us.load(Ordering::Relaxed) && delay > self.delay_max / 2;
+        if lasts || goes_on || delay > self.delay_max * BURST {
+            // Until all who were refused have come again there is more to do than it seems.
+            let calm_at_us = now_us.saturating_add(u64::try_from(HELD_MOST.as_micros()).unwrap_or(u64::MAX));
+            self.calm_at_us.store(calm_at_us, Ordering::Relaxed);
+        }
+        self.sent_us.store(0, Ordering::Release);
     }
 }
 
 /// Sends pulses while there are requests.
 fn beat(pulse: &Arc<Pulse>, runtime: &Handle) {
+    let mut asked = 0;
     while !pulse.ended.load(Ordering::SeqCst) {
-        if pulse.asked.swap(false, Ordering::SeqCst) {
+        let now = pulse.asked.load(Ordering::SeqCst);
+        if now != asked {
+            asked = now;
             Arc::clone(pulse).send(runtime);
             std::thread::sleep(PULSE_EVERY);
             continue;
         }
-        // What was measured is no longer so.
-        pulse.took_us.store(0, Ordering::Release);
         pulse.resting.store(true, Ordering::SeqCst);
-        if !pulse.asked.load(Ordering::SeqCst) {
+        if pulse.asked.load(Ordering::SeqCst) == asked {
             std::thread::park();
         }
     }
@@ -220,16 +261,50 @@ mod tests {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let shedder = shedder(&runtime);
-        let mut places: Vec<_> = (0..UNDER_WAY_LEAST).map(|_| shedder.admit().unwrap()).collect();
         let (release, released) = mpsc::channel::<()>();
         runtime.spawn(async move { released.recv() });
-        until(|| shedder.admit().is_none());
-        // Few are under way: it is not they who are in each other's way.
-        places.pop();
-        let place = shedder.admit();
-        assert!(place.is_some());
+        // Few ask: it is not they who make it stand.
+        assert!(shedder.admits());
+        std::thread::sleep(DELAY_MAX * 4);
+        assert!((1..ASKED_LEAST).all(|_| shedder.admits()));
+        until(|| !shedder.admits());
         drop(release);
-        until(|| shedder.pulse.delay() < DELAY_MAX && shedder.admit().is_some());
+        until(|| shedder.admits() && shedder.load() == Load::Fine);
+    }
+
+    /// Pulses with many requests meanwhile: when each came through and how long it had taken, in milliseconds, and what it says.
+    #[track_caller]
+    fn says(pulses: &[(u64, u64, Load)]) {
+        let delays = Histogram::with_opts(HistogramOpts::new("delays", "delays")).unwrap();
+        let mut pulse = Pulse::new(Duration::from_millis(40), delays);
+        for (at, took, load) in pulses {
+            pulse.begun = Instant::now().checked_sub(Duration::from_millis(*at)).unwrap();
+            pulse.sent_us.store((at - took) * 1_000, Ordering::Relaxed);
+            let before = pulse.asked.fetch_add(ASKED_LEAST, Ordering::Relaxed);
+            pulse.asked_before.store(before, Ordering::Relaxed);
+            pulse.came_through();
+            assert_eq!(pulse.load(), *load, "at {at} ms");
+        }
+    }
+
+    #[test]
+    fn a_burst_is_no_overload_and_what_lasts_is_until_all_have_come_again() {
+        use Load::{Fine, High, Over};
+        says(&[(100, 1, Fine), (120, 15, Fine), (200, 25, High), (300, 60, High), (310, 5, Fine)]);
+        says(&[(300, 60, High), (400, 50, Over), (430, 25, Over), (1_900, 15, Over), (1_940, 15, Fine)]);
+        says(&[(200, 110, High), (400, 130, Over), (410, 5, Over), (2_000, 5, Fine)]);
+    }
+
+    #[test]
+    fn the_longer_the_delay_the_more_are_refused() {
+        let delays = Histogram::with_opts(HistogramOpts::new("delays", "delays")).unwrap();
+        let pulse = Pulse::new(Duration::from_millis(40), delays);
+        let share = |delay_ms: u64| {
+            pulse.took_us.store(delay_ms * 1_000, Ordering::Relaxed);
+            pulse.refused_share()
+        };
+        assert_eq!([share(0), share(20), share(70), share(120)], [0.0, 0.0, 0.5, 1.0]);
+        assert!(share(200) > 1.0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,9 +1,14 @@
 //! Whether a connection is used: one that nobody asks anything on takes a place that another could have.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::Error;
+use axum::body::{Body, Bytes};
+use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
 /// How long after its beginning something must be asked.
@@ -58,6 +63,40 @@ impl Activity {
 #[derive(Debug)]
 pub(super) struct Busy(Arc<Activity>);
 
+impl Busy {
+    /// It is answered when its body was sent.
+    pub(super) fn until_sent(self, body: Body) -> Sending {
+        Sending { body, _busy: self }
+    }
+}
+
+/// A body that is being sent.
+#[derive(Debug)]
+pub(super) struct Sending {
+    body: Body,
+    _busy: Busy,
+}
+
+impl http_body::Body for Sending {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 impl Drop for Busy {
     fn drop(&mut self) {
         let now_ms = u64::try_from(self.0.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -89,8 +128,12 @@ mod tests {
         let busy = used.begin();
         tokio::time::sleep(SILENT_MAX * 3).await;
         assert!(!watched.is_finished(), "what is being answered is used");
-        drop(busy);
+        // What is being sent is, too.
+        let sending = busy.until_sent(Body::from("content"));
+        tokio::time::sleep(SILENT_MAX * 3).await;
+        assert!(!watched.is_finished(), "so is what is being sent");
+        drop(sending);
         watched.await.unwrap();
-        assert_eq!(begun.elapsed(), FIRST_WITHIN / 2 + SILENT_MAX * 4);
+        assert_eq!(begun.elapsed(), FIRST_WITHIN / 2 + SILENT_MAX * 7);
     }
 }

@@ -236,7 +236,7 @@ async fn h2load_asks_much() {
             "-c",
             "50",
             "-m",
-            "20",
+            "10",
             "-H",
             "content-type: application/json",
             "-H",
