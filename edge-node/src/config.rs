@@ -99,7 +99,7 @@ pub struct ClientsConfig {
     pub connections_max: usize,
     /// Most requests at once.
     pub in_flight_max: usize,
-    /// How long what is ready may wait for an IO thread before new requests are refused.
+    /// How long what is ready may wait for an IO thread: where it waits longer, and it lasts, requests are refused.
     pub delay_max_ms: u64,
     /// Most requests at once on one connection.
     pub streams_max: u32,

@@ -180,11 +180,13 @@ impl Gateway {
             Err(_) => return stream.reset(Code::DeadlineExceeded),
         };
         let span = tracing::debug_span!("request", trace_id = %request.trace);
-        let reply = if self.shedder.admits() {
+        let reply = if self.shedder.admits() || matches!(request.ask, Ask::Ping) {
             self.answer(&caller, request).instrument(span).await
         } else {
             // The SDK waits as it is told, or asks another node.
-            ClientReply::Error(self.shedder.refusal())
+            let refusal = self.shedder.refusal();
+            self.count::<()>(asked(&request.ask), &Err(refusal.clone()));
+            ClientReply::Error(refusal)
         };
         // Whoever does not take the reply does not keep its memory.
         match tokio::time::timeout(READ_WITHIN, stream.send(&reply)).await {
@@ -205,13 +207,13 @@ impl Gateway {
 
     /// Answers whoever may ask.
     async fn answer(&self, caller: &Caller, request: ClientRequest) -> ClientReply {
-        let (ask, scope) = match &request.ask {
-            Ask::Recommend(_) => ("recommend", Some(Scope::Recommend)),
-            Ask::Track(_) => ("track", Some(Scope::Track)),
-            Ask::Session(_) | Ask::Ping => ("", None),
+        let scope = match &request.ask {
+            Ask::Recommend(_) => Some(Scope::Recommend),
+            Ask::Track(_) => Some(Scope::Track),
+            Ask::Session(_) | Ask::Ping => None,
         };
         if let Some(Err(error)) = scope.map(|scope| self.apps.permit(caller, scope)) {
-            self.count::<()>(ask, &Err(error.clone()));
+            self.count::<()>(asked(&request.ask), &Err(error.clone()));
             return ClientReply::Error(error);
         }
         self.answer_permitted(request).await
@@ -221,16 +223,14 @@ impl Gateway {
     async fn answer_permitted(&self, request: ClientRequest) -> ClientReply {
         let started = Instant::now();
         let deadline = started + self.deadline(request.deadline_ms);
-        let (ask, reply) = match request.ask {
-            Ask::Recommend(ask) => (
-                "recommend",
-                pipeline::recommend(self, ask, started, deadline).await.map(ClientReply::Answer),
-            ),
-            Ask::Track(track) => ("track", self.track(track, deadline).await.map(ClientReply::Tracked)),
-            Ask::Session(open) => {
-                ("session", self.session(&open).map(|(_, opened)| ClientReply::Session(opened)))
+        let ask = asked(&request.ask);
+        let reply = match request.ask {
+            Ask::Recommend(ask) => {
+                pipeline::recommend(self, ask, started, deadline).await.map(ClientReply::Answer)
             }
-            Ask::Ping => ("ping", Ok(ClientReply::Pong)),
+            Ask::Track(track) => self.track(track, deadline).await.map(ClientReply::Tracked),
+            Ask::Session(open) => self.session(&open).map(|(_, opened)| ClientReply::Session(opened)),
+            Ask::Ping => Ok(ClientReply::Pong),
         };
         let took = started.elapsed();
         self.metrics.request_seconds.with_label_values(&[ask]).observe(took.as_secs_f64());
@@ -296,6 +296,16 @@ impl Gateway {
     fn count<T>(&self, ask: &str, reply: &Result<T, ErrorReply>) {
         let outcome = reply.as_ref().map_or_else(|error| error.code.as_str(), |_| "ok");
         self.metrics.requests.with_label_values(&[ask, outcome]).inc();
+    }
+}
+
+/// What is asked, for metrics.
+fn asked(ask: &Ask) -> &'static str {
+    match ask {
+        Ask::Recommend(_) => "recommend",
+        Ask::Track(_) => "track",
+        Ask::Session(_) => "session",
+        Ask::Ping => "ping",
     }
 }
 

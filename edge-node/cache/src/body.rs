@@ -13,9 +13,12 @@ use tokio::time::{Instant, Sleep};
 use crate::flow::Reader;
 use crate::origin::BodyError;
 
+/// What is stored goes out in pieces of so many bytes: whoever sends them knows then how far it is.
+const PIECE_BYTES: usize = 64 * 1024;
+
 /// A body.
 pub enum CacheBody {
-    /// None, or all of it at once.
+    /// None, or all of it, at hand.
     Whole(Option<Bytes>),
     /// A part of one that comes.
     Coming(Coming),
@@ -123,7 +126,13 @@ impl Body for CacheBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
-            CacheBody::Whole(whole) => Poll::Ready(whole.take().map(|whole| Ok(Frame::data(whole)))),
+            CacheBody::Whole(whole) => {
+                let piece = match whole {
+                    Some(whole) if whole.len() > PIECE_BYTES => Some(whole.split_to(PIECE_BYTES)),
+                    whole => whole.take(),
+                };
+                Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+            }
             CacheBody::Coming(coming) => coming.poll(cx),
             CacheBody::Origin(origin) => origin.poll(cx),
         }

@@ -143,7 +143,8 @@ pub fn serve(
     config: HttpConfig,
 ) -> anyhow::Result<impl Future<Output = ()> + Send> {
     let (metrics, shutdown) = (http.metrics.clone(), http.leaving.clone());
-    let routes = Routes { router: router(http.clone(), &config)?, http, alt_svc: None };
+    let (router, refusing) = (router(http.clone(), &config)?, refusing(http.clone(), &config)?);
+    let routes = Routes { router, refusing, http, alt_svc: None };
     let udp_port = match config.http3_port {
         0 => doors.quic.local_socket().port(),
         port => port,
@@ -161,6 +162,8 @@ pub fn serve(
 #[derive(Clone)]
 struct Routes {
     router: Router,
+    /// Refuses pages so that they can read it.
+    refusing: Router,
     http: Http,
     /// What those hear who could come over HTTP/3.
     alt_svc: Option<HeaderValue>,
@@ -184,10 +187,10 @@ impl Routes {
 
     async fn routed(&self, request: Request) -> Response {
         let path = request.uri().path();
-        // Whoever watches the node learns how it is at all times.
-        let watches = WATCHING.contains(&path);
+        // Whoever watches the node learns how it is at all times, and a page what it may ask.
+        let watches = WATCHING.contains(&path) || *request.method() == Method::OPTIONS;
         if !self.http.gateway.shedder.admits() && !watches {
-            return Box::pin(guard::shed(&self.http, request)).await;
+            return self.refused(request).await;
         }
         // Content goes past all that other routes need: it is sent as its origin sent it, neither packed, nor told whose pages may see it.
         if path.starts_with(content::PREFIX) {
@@ -195,6 +198,14 @@ impl Routes {
         }
         // What is small when it begins is cheap to pass on.
         let Ok(response) = Box::pin(self.router.clone().oneshot(request)).await;
+        response
+    }
+
+    async fn refused(&self, request: Request) -> Response {
+        if !request.headers().contains_key(header::ORIGIN) {
+            return Box::pin(guard::shed(&self.http, request)).await;
+        }
+        let Ok(response) = Box::pin(self.refusing.clone().oneshot(request)).await;
         response
     }
 }
@@ -250,6 +261,13 @@ fn router(http: Http, config: &HttpConfig) -> anyhow::Result<Router> {
         .layer(Extension(origins))
         .layer(middleware::from_fn_with_state(http.clone(), guard::watch));
     Ok(router.with_state(http))
+}
+
+/// Refuses, with what lets a page of an origin that may ask read it.
+fn refusing(http: Http, config: &HttpConfig) -> anyhow::Result<Router> {
+    let refuse = async |State(http): State<Http>, request: Request| guard::shed(&http, request).await;
+    let origins = Origins::new(&config.cors_origins)?;
+    Ok(Router::new().fallback(refuse).layer(origins.cors()).with_state(http))
 }
 
 /// That the same is served over HTTP/3, at this UDP port (RFC 7838).

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Error;
@@ -14,16 +14,19 @@ use tokio::time::Instant;
 /// How long after its beginning something must be asked.
 const FIRST_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long nothing may move while a request is answered: longer than any answer takes to begin, and than an origin may pause.
+const STALLED_MAX: Duration = Duration::from_secs(60);
+
 /// Requests of one connection that are not answered yet. Whoever waits for silence is not woken by every request: it looks again when it
 /// may have come.
 #[derive(Debug)]
 pub(super) struct Activity {
     begun: Instant,
-    /// How long it may be silent between an answer and the next request, which then has come in full.
+    /// How long it may be silent between an answer and the head of the next request.
     silent_max: Duration,
     busy: AtomicUsize,
-    /// When the last request was answered, in milliseconds since the beginning; 0: none was.
-    answered_ms: AtomicU64,
+    /// When a request last came, or a part of an answer last went, in milliseconds since the beginning; 0: never.
+    moved_ms: AtomicU64,
 }
 
 impl Activity {
@@ -32,26 +35,36 @@ impl Activity {
             begun: Instant::now(),
             silent_max,
             busy: AtomicUsize::new(0),
-            answered_ms: AtomicU64::new(0),
+            moved_ms: AtomicU64::new(0),
         })
     }
 
     /// A request came; it is answered when this is dropped.
     pub(super) fn begin(self: &Arc<Self>) -> Busy {
         self.busy.fetch_add(1, Ordering::AcqRel);
+        self.moved();
         Busy(Arc::clone(self))
+    }
+
+    fn moved(&self) {
+        let now_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.moved_ms.store(now_ms.max(1), Ordering::Release);
+    }
+
+    /// Whether there ever was a request.
+    pub(super) fn asked(&self) -> bool {
+        self.moved_ms.load(Ordering::Acquire) > 0
     }
 
     /// Waits until it has been unused for too long.
     pub(super) async fn unused(&self) {
         loop {
-            let now = Instant::now();
-            let until = match (self.busy.load(Ordering::Acquire), self.answered_ms.load(Ordering::Acquire)) {
+            let until = match (self.busy.load(Ordering::Acquire), self.moved_ms.load(Ordering::Acquire)) {
                 (0, 0) => self.begun + FIRST_WITHIN,
-                (0, answered_ms) => self.begun + Duration::from_millis(answered_ms) + self.silent_max,
-                _ => now + self.silent_max,
+                (0, moved_ms) => self.begun + Duration::from_millis(moved_ms) + self.silent_max,
+                (_, moved_ms) => self.begun + Duration::from_millis(moved_ms) + STALLED_MAX,
             };
-            if now >= until {
+            if Instant::now() >= until {
                 return;
             }
             tokio::time::sleep_until(until).await;
@@ -64,9 +77,9 @@ impl Activity {
 pub(super) struct Busy(Arc<Activity>);
 
 impl Busy {
-    /// It is answered when its body was sent.
+    /// It is answered when all of its body was taken to be sent.
     pub(super) fn until_sent(self, body: Body) -> Sending {
-        Sending { body, _busy: self }
+        Sending { body, busy: self }
     }
 }
 
@@ -74,7 +87,7 @@ impl Busy {
 #[derive(Debug)]
 pub(super) struct Sending {
     body: Body,
-    _busy: Busy,
+    busy: Busy,
 }
 
 impl http_body::Body for Sending {
@@ -85,7 +98,9 @@ impl http_body::Body for Sending {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        self.busy.0.moved();
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -99,17 +114,18 @@ impl http_body::Body for Sending {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        let now_ms = u64::try_from(self.0.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.0.answered_ms.store(now_ms.max(1), Ordering::Release);
+        self.0.moved();
         self.0.busy.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt as _;
+
     use super::*;
 
-    const SILENT_MAX: Duration = Duration::from_secs(60);
+    const SILENT_MAX: Duration = Duration::from_secs(20);
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_given_up_when_nobody_asks() {
@@ -126,14 +142,25 @@ mod tests {
         );
         tokio::time::sleep(FIRST_WITHIN / 2).await;
         let busy = used.begin();
-        tokio::time::sleep(SILENT_MAX * 3).await;
+        tokio::time::sleep(STALLED_MAX / 2).await;
         assert!(!watched.is_finished(), "what is being answered is used");
-        // What is being sent is, too.
-        let sending = busy.until_sent(Body::from("content"));
-        tokio::time::sleep(SILENT_MAX * 3).await;
+        // What is being sent is, too, as long as it moves.
+        let mut sending = busy.until_sent(Body::from("content"));
+        sending.frame().await.unwrap().unwrap();
+        tokio::time::sleep(STALLED_MAX - Duration::from_secs(1)).await;
         assert!(!watched.is_finished(), "so is what is being sent");
         drop(sending);
         watched.await.unwrap();
-        assert_eq!(begun.elapsed(), FIRST_WITHIN / 2 + SILENT_MAX * 7);
+        let used_for = FIRST_WITHIN / 2 + STALLED_MAX / 2 + STALLED_MAX - Duration::from_secs(1);
+        assert_eq!(begun.elapsed(), used_for + SILENT_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_take_an_answer_is_given_up() {
+        let (activity, begun) = (Activity::new(SILENT_MAX), Instant::now());
+        let _sending = activity.begin().until_sent(Body::from("content"));
+        activity.unused().await;
+        assert_eq!(begun.elapsed().as_secs(), STALLED_MAX.as_secs());
+        assert!(activity.asked());
     }
 }

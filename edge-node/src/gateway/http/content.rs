@@ -29,12 +29,13 @@ pub(super) const ROUTE: &str = "/c/{origin}/{*path}";
 pub(super) async fn content(http: &Http, request: Request) -> Response {
     let watch = Watch::begin(http, &request);
     let (head, body) = request.into_parts();
+    let body = guard::whole(body);
     let uri = head.uri.clone();
     let response = match look(http, &uri, head) {
         Ok(Looked::Hit(response)) => located(http, &uri, response),
         Ok(Looked::Ask(wanted)) => {
             let answer = async {
-                let body = Limited::new(guard::whole(body), BODY_BYTES_MAX).boxed_unsync();
+                let body = Limited::new(body, BODY_BYTES_MAX).boxed_unsync();
                 match http.purger.cache.ask(wanted, body).await {
                     Ok(response) => located(http, &uri, response),
                     Err(failure) => refused(&failure),

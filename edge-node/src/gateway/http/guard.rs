@@ -1,4 +1,4 @@
-//! What stands before every route: a request id, the trace, a time limit, metrics.
+//! What stands before every route: a request id, the trace, a time limit, metrics; and what is said to those who come to none.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant, SystemTime};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use axum::body::Body;
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Version, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use edge_cache::CACHE_STATUS;
@@ -131,6 +131,11 @@ impl<'a> Watch<'a> {
     fn sent(self, route: &str, mut response: Response) -> Response {
         let Self { http, id, method, version, .. } = self;
         http.metrics.requests.with_label_values(&[method, route, response.status().as_str()]).inc();
+        if method == Method::HEAD && !response.body().is_end_stream() {
+            let len = std::mem::take(response.body_mut()).size_hint().exact();
+            let len = len.map(|len| (header::CONTENT_LENGTH, HeaderValue::from(len)));
+            response.headers_mut().extend(len);
+        }
         let headers = response.headers_mut();
         headers.insert(REQUEST_ID, id);
         if version <= Version::HTTP_11 && http.leaving.is_cancelled() {
@@ -148,6 +153,8 @@ impl<'a> Watch<'a> {
 pub(super) async fn shed(http: &Http, request: Request) -> Response {
     let watch = Watch::begin(http, &request);
     let shedder = &http.gateway.shedder;
+    // Whoever still sends may look for an answer only then.
+    drop(whole(request.into_body()));
     shedder.hold_back().await;
     watch.sent("none", Refusal::from(shedder.refusal()).into_response())
 }

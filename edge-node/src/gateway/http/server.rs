@@ -33,7 +33,7 @@ const PING_EVERY: Duration = Duration::from_secs(20);
 const PONG_WITHIN: Duration = Duration::from_secs(10);
 /// How long requests in flight may take to finish when their connection is to end.
 const DRAIN_WITHIN: Duration = Duration::from_secs(10);
-/// How long a connection may take to end on which nothing is in flight: of a head that does not come to its end, too.
+/// How long a connection may take to end on which nothing was asked: there may be a head that does not come to its end.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// Before the next try, where the system cannot accept: it is out of descriptors, say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -126,17 +126,17 @@ async fn converse(
         }
     });
     let mut talk = pin!(builder.serve_connection(io, service));
-    let drain_within = tokio::select! {
+    tokio::select! {
         ended = talk.as_mut() => return ended,
-        () = activity.unused() => CLOSE_WITHIN,
-        () = tokio::time::sleep(times.age_max) => DRAIN_WITHIN,
+        () = activity.unused() => {}
+        () = tokio::time::sleep(times.age_max) => {}
         () = async {
             shutdown.cancelled().await;
             tokio::time::sleep(notice).await;
-        } => DRAIN_WITHIN,
-    };
+        } => {}
+    }
     talk.as_mut().graceful_shutdown();
-    tokio::time::timeout(drain_within, talk).await?
+    tokio::time::timeout(if activity.asked() { DRAIN_WITHIN } else { CLOSE_WITHIN }, talk).await?
 }
 
 /// How each of them is spoken. Which, the handshake has said: hyper need not look, and would wait for the first bytes for ever.
