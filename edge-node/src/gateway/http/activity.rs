@@ -25,6 +25,8 @@ pub(super) struct Activity {
     /// How long it may be silent between an answer and the head of the next request.
     silent_max: Duration,
     busy: AtomicUsize,
+    /// Of those, what may be silent for as long as it likes.
+    lasting: AtomicUsize,
     /// When a request last came, or a part of an answer last went, in milliseconds since the beginning; 0: never.
     moved_ms: AtomicU64,
 }
@@ -35,6 +37,7 @@ impl Activity {
             begun: Instant::now(),
             silent_max,
             busy: AtomicUsize::new(0),
+            lasting: AtomicUsize::new(0),
             moved_ms: AtomicU64::new(0),
         })
     }
@@ -44,6 +47,12 @@ impl Activity {
         self.busy.fetch_add(1, Ordering::AcqRel);
         self.moved();
         Busy(Arc::clone(self))
+    }
+
+    /// A session began; it ends when this is dropped.
+    pub(super) fn begin_lasting(self: &Arc<Self>) -> Lasting {
+        self.lasting.fetch_add(1, Ordering::AcqRel);
+        Lasting(self.begin())
     }
 
     fn moved(&self) {
@@ -62,6 +71,7 @@ impl Activity {
             let until = match (self.busy.load(Ordering::Acquire), self.moved_ms.load(Ordering::Acquire)) {
                 (0, 0) => self.begun + FIRST_WITHIN,
                 (0, moved_ms) => self.begun + Duration::from_millis(moved_ms) + self.silent_max,
+                _ if self.lasting.load(Ordering::Acquire) > 0 => Instant::now() + STALLED_MAX,
                 (_, moved_ms) => self.begun + Duration::from_millis(moved_ms) + STALLED_MAX,
             };
             if Instant::now() >= until {
@@ -69,6 +79,16 @@ impl Activity {
             }
             tokio::time::sleep_until(until).await;
         }
+    }
+}
+
+/// A session that has not ended.
+#[derive(Debug)]
+pub(super) struct Lasting(Busy);
+
+impl Drop for Lasting {
+    fn drop(&mut self) {
+        self.0.0.lasting.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -162,5 +182,7 @@ mod tests {
         activity.unused().await;
         assert_eq!(begun.elapsed().as_secs(), STALLED_MAX.as_secs());
         assert!(activity.asked());
+        let _session = activity.begin_lasting();
+        assert!(tokio::time::timeout(STALLED_MAX * 10, activity.unused()).await.is_err(), "it may be silent");
     }
 }

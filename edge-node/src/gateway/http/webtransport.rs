@@ -117,7 +117,7 @@ pub(super) async fn session(
     head.headers.insert(DRAFT.0, DRAFT.1);
     let opened =
         tokio::time::timeout(REQUEST_WITHIN, stream.send_response(Response::from_parts(head, ()))).await;
-    let _used = talk.activity.begin();
+    let _used = talk.activity.begin_lasting();
     let lived = match opened {
         Ok(Ok(())) => tokio::select! {
             lived = until_its_end(&mut stream) => lived,
