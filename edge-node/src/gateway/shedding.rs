@@ -226,7 +226,7 @@ fn beat(pulse: &Arc<Pulse>, runtime: &Handle) {
         if now != asked || pulse.tells() {
             asked = now;
             Arc::clone(pulse).send(runtime);
-            std::thread::sleep(PULSE_EVERY);
+            std::thread::park_timeout(PULSE_EVERY);
             continue;
         }
         pulse.resting.store(true, Ordering::SeqCst);
@@ -258,7 +258,7 @@ mod tests {
         let begun = Instant::now();
         while !holds() {
             assert!(begun.elapsed() < Duration::from_secs(30), "it never came");
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::park_timeout(Duration::from_millis(1));
         }
     }
 
@@ -271,7 +271,7 @@ mod tests {
         runtime.spawn(async move { released.recv() });
         // Few ask: it is not they who make it stand.
         assert!(shedder.admits());
-        std::thread::sleep(DELAY_MAX * 4);
+        std::thread::park_timeout(DELAY_MAX * 4);
         assert!((1..ASKED_LEAST).all(|_| shedder.admits()));
         until(|| !shedder.admits());
         drop(release);

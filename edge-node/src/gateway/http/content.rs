@@ -43,16 +43,16 @@ pub(super) async fn content(http: &Http, request: Request) -> Response {
             };
             Box::pin(watch.within(ROUTE, answer)).await
         }
-        Err(response) => response,
+        Err(response) => *response,
     };
     watch.end(ROUTE, response)
 }
 
-fn look(http: &Http, uri: &Uri, mut head: Parts) -> Result<Looked, Response> {
+fn look(http: &Http, uri: &Uri, mut head: Parts) -> Result<Looked, Box<Response>> {
     let gateway = &http.gateway;
     let from = head.extensions.get::<PeerAddress>().and_then(|PeerAddress(address)| *address);
-    gateway.apps.permit_address(from).map_err(|reply| Refusal::from(reply).into_response())?;
-    let nowhere = || Refusal::new(Code::NotFound, "content is at /c/{origin}/…").into_response();
+    gateway.apps.permit_address(from).map_err(|reply| Box::new(Refusal::from(reply).into_response()))?;
+    let nowhere = || Box::new(Refusal::new(Code::NotFound, "content is at /c/{origin}/…").into_response());
     let (origin, target) = located_at(uri).ok_or_else(nowhere)?;
     // Of this node's own, not of the origin's: an app key is nobody else's to see.
     if key_of(&head.headers).is_some_and(|key| gateway.apps.find(&key).is_some()) {
@@ -61,7 +61,7 @@ fn look(http: &Http, uri: &Uri, mut head: Parts) -> Result<Looked, Response> {
     http.purger
         .cache
         .look(origin, target, from, head.method, head.headers)
-        .map_err(|failure| refused(&failure))
+        .map_err(|failure| Box::new(refused(&failure)))
 }
 
 /// The origin's name, and what lies there.
