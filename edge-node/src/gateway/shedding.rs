@@ -8,7 +8,7 @@
 //!
 //! Refusing costs, too: whoever is refused at once and asks again at once takes from those who are answered what reading and refusing
 //! takes. Over HTTP, where we cannot know that callers wait as they are told, refusals are held back for about as long: what is held
-//! costs nothing, and there is one request at a time on a connection (or on a stream).
+//! takes memory, within a limit, and no processor.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -88,6 +88,8 @@ pub(super) struct Lasting(Busy);
 
 impl Drop for Lasting {
     fn drop(&mut self) {
+        // First: what has been silent for long is used until now.
+        self.0.0.moved();
         self.0.0.lasting.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -37,7 +37,7 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// Before the next try, where the system cannot accept: it is out of descriptors, say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Most bytes of them.
+/// Most bytes of a request's header.
 pub(super) const HEADERS_BYTES_MAX: usize = 16 * 1024;
 
 /// Serves until shutdown, and for a notice longer, so that whoever sends requests here sees that this node leaves before it is gone: it
