@@ -18,6 +18,7 @@ mod activity;
 mod auth;
 mod bodies;
 mod content;
+mod crowd;
 mod events;
 #[cfg(fuzzing)]
 pub mod fuzzing;

@@ -73,6 +73,11 @@ impl TcpDoor {
         self.address
     }
 
+    /// How many more connections there may be.
+    pub fn places_left(&self) -> usize {
+        self.places.available_permits()
+    }
+
     /// The next caller, once there is a place for it; its handshake is its own task's affair. Cancel safe.
     ///
     /// # Errors

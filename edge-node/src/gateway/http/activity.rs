@@ -22,8 +22,6 @@ const STALLED_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Activity {
     begun: Instant,
-    /// How long it may be silent between an answer and the head of the next request.
-    silent_max: Duration,
     busy: AtomicUsize,
     /// Of those, what may be silent for as long as it likes.
     lasting: AtomicUsize,
@@ -32,10 +30,9 @@ pub(super) struct Activity {
 }
 
 impl Activity {
-    pub(super) fn new(silent_max: Duration) -> Arc<Self> {
+    pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             begun: Instant::now(),
-            silent_max,
             busy: AtomicUsize::new(0),
             lasting: AtomicUsize::new(0),
             moved_ms: AtomicU64::new(0),
@@ -65,12 +62,22 @@ impl Activity {
         self.moved_ms.load(Ordering::Acquire) > 0
     }
 
-    /// Waits until it has been unused for too long.
-    pub(super) async fn unused(&self) {
+    /// For how long nothing has moved; none if it is used: something is being answered, and moved less than `stalled` ago.
+    pub(super) fn unused_for(&self, stalled: Duration) -> Option<Duration> {
+        let moved = Duration::from_millis(self.moved_ms.load(Ordering::Acquire));
+        let unused_for = self.begun.elapsed().saturating_sub(moved);
+        let used = self.lasting.load(Ordering::Acquire) > 0
+            || self.busy.load(Ordering::Acquire) > 0 && unused_for < stalled;
+        (!used).then_some(unused_for)
+    }
+
+    /// Waits until it has been unused for too long: silent for longer than `silent_max` between an answer and the head of the next
+    /// request, say.
+    pub(super) async fn unused(&self, silent_max: Duration) {
         loop {
             let until = match (self.busy.load(Ordering::Acquire), self.moved_ms.load(Ordering::Acquire)) {
                 (0, 0) => self.begun + FIRST_WITHIN,
-                (0, moved_ms) => self.begun + Duration::from_millis(moved_ms) + self.silent_max,
+                (0, moved_ms) => self.begun + Duration::from_millis(moved_ms) + silent_max,
                 _ if self.lasting.load(Ordering::Acquire) > 0 => Instant::now() + STALLED_MAX,
                 (_, moved_ms) => self.begun + Duration::from_millis(moved_ms) + STALLED_MAX,
             };
@@ -151,14 +158,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_given_up_when_nobody_asks() {
-        let (activity, begun) = (Activity::new(SILENT_MAX), Instant::now());
-        activity.unused().await;
+        let (activity, begun) = (Activity::new(), Instant::now());
+        activity.unused(SILENT_MAX).await;
         assert_eq!(begun.elapsed(), FIRST_WITHIN);
-        let used = Activity::new(SILENT_MAX);
+        let used = Activity::new();
         let (watched, begun) = (
             tokio::spawn({
                 let used = used.clone();
-                async move { used.unused().await }
+                async move { used.unused(SILENT_MAX).await }
             }),
             Instant::now(),
         );
@@ -179,12 +186,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_does_not_take_an_answer_is_given_up() {
-        let (activity, begun) = (Activity::new(SILENT_MAX), Instant::now());
+        let (activity, begun) = (Activity::new(), Instant::now());
         let _sending = activity.begin().until_sent(Body::from("content"));
-        activity.unused().await;
+        activity.unused(SILENT_MAX).await;
         assert_eq!(begun.elapsed().as_secs(), STALLED_MAX.as_secs());
         assert!(activity.asked());
         let _session = activity.begin_lasting();
-        assert!(tokio::time::timeout(STALLED_MAX * 10, activity.unused()).await.is_err(), "it may be silent");
+        assert!(
+            tokio::time::timeout(STALLED_MAX * 10, activity.unused(SILENT_MAX)).await.is_err(),
+            "it may be silent"
+        );
     }
 }

@@ -35,6 +35,8 @@ pub struct HttpMetrics {
     skipped: IntCounter,
     /// Connections now.
     pub connections: IntGauge,
+    /// Of those that were, what made room for others.
+    pub displaced: IntCounter,
 }
 
 impl HttpMetrics {
@@ -51,11 +53,14 @@ impl HttpMetrics {
         let skipped = IntCounter::new("rockpool_http_segment_skipped_total", skipped)?;
         registry.register(Box::new(skipped.clone()))?;
         let connections = IntGauge::new("rockpool_http_connections", "Connections over HTTP now")?;
+        let displaced = "Connections over TCP that were ended to make room for others";
+        let displaced = IntCounter::new("rockpool_http_displaced_total", displaced)?;
+        registry.register(Box::new(displaced.clone()))?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(seconds.clone()))?;
         registry.register(Box::new(connections.clone()))?;
         let content_seconds = seconds.with_label_values(&[content::ROUTE]);
-        Ok(Self { requests, seconds, content_seconds, skipped, connections })
+        Ok(Self { requests, seconds, content_seconds, skipped, connections, displaced })
     }
 
     fn seconds(&self, route: &str) -> Histogram {

@@ -31,6 +31,7 @@ use transport::quic::{Http3Caller, QuicListener};
 
 use super::activity::Activity;
 use super::auth::PeerAddress;
+use super::crowd::{Crowd, Joined};
 use super::server::{HEAD_WITHIN, HEADERS_BYTES_MAX, SILENT_MAX};
 use super::webtransport::{self, SESSIONS_MAX, Sessions};
 use super::{HttpMetrics, Routes, guard};
@@ -57,15 +58,19 @@ pub(super) async fn serve(
     metrics: HttpMetrics,
 ) {
     let (connections, places) = (TaskTracker::new(), Arc::new(Semaphore::new(connections_max)));
+    let crowd = Arc::new(Crowd::of(connections_max));
     while let Some(caller) = listener.accept_http3().await {
+        if crowd.makes_room(places.available_permits()) {
+            metrics.displaced.inc();
+        }
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
             caller.refuse("there are as many connections of HTTP/3 as there may be");
             continue;
         };
-        let (routes, gauge) = (Arc::clone(&routes), metrics.connections.clone());
+        let (routes, gauge, joined) = (Arc::clone(&routes), metrics.connections.clone(), crowd.join());
         connections.spawn(async move {
             gauge.inc();
-            if let Err(error) = converse(&caller, routes).await {
+            if let Err(error) = converse(&caller, &joined, routes).await {
                 tracing::debug!(address = caller.address(), %error, "a connection of HTTP/3 ended");
             }
             gauge.dec();
@@ -93,8 +98,8 @@ enum Arrival {
     OneWay(SessionId, BufRecvStream<Incoming, Bytes>),
 }
 
-/// One connection: until the caller ends it, or it is to end.
-async fn converse(caller: &Http3Caller, routes: Arc<Routes>) -> Result<(), ConnectionError> {
+/// One connection: until the caller ends it, it is to end, or others need its place.
+async fn converse(caller: &Http3Caller, joined: &Joined, routes: Arc<Routes>) -> Result<(), ConnectionError> {
     let mut connection = h3::server::builder()
         .max_field_section_size(HEADERS_BYTES_MAX as u64)
         .enable_extended_connect(true)
@@ -105,10 +110,10 @@ async fn converse(caller: &Http3Caller, routes: Arc<Routes>) -> Result<(), Conne
         .build(Bounded(caller.connection()))
         .await?;
     let from = PeerAddress(address_of(caller.address()));
-    let (sessions, requests, activity) = (Sessions::new(), TaskTracker::new(), Activity::new(SILENT_MAX));
+    let (sessions, requests, activity) = (Sessions::new(), TaskTracker::new(), Arc::clone(joined.activity()));
     let ending = caller.ending().child_token();
     let talk = Arc::new(Talk { sessions, routes, from, requests, ending, activity });
-    let mut unused = pin!(talk.activity.unused());
+    let mut unused = pin!(talk.activity.unused(SILENT_MAX));
     let (mut told, mut streams) = (false, 0);
     loop {
         let all_answered = async {
@@ -142,6 +147,7 @@ async fn converse(caller: &Http3Caller, routes: Arc<Routes>) -> Result<(), Conne
                 talk.requests.close();
             }
             () = all_answered, if told => return Ok(()),
+            () = joined.displaced() => return Ok(()),
         }
     }
 }

@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use transport::tcp::{Caller, TcpDoor};
 
-use super::activity::Activity;
 use super::auth::PeerAddress;
+use super::crowd::{Crowd, Joined};
 use super::{HttpMetrics, Routes};
 use crate::config::HttpConfig;
 
@@ -35,6 +35,8 @@ const PONG_WITHIN: Duration = Duration::from_secs(10);
 const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 /// How long a connection may take to end on which nothing was asked: there may be a head that does not come to its end.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+/// How long one may take that has to make room for others: what it has been told is on its way.
+const DISPLACED_WITHIN: Duration = Duration::from_millis(100);
 /// Before the next try, where the system cannot accept: it is out of descriptors, say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Most bytes of a request's header.
@@ -50,6 +52,7 @@ pub(super) async fn serve(
     shutdown: CancellationToken,
 ) {
     let (builders, connections) = (Arc::new(Builders::new(&config)), TaskTracker::new());
+    let crowd = Arc::new(Crowd::of(config.connections_max));
     let times = Times {
         age_max: Duration::from_millis(config.connection_age_max_ms),
         notice: Duration::from_millis(config.notice_ms),
@@ -71,11 +74,15 @@ pub(super) async fn serve(
             Ok(caller) => {
                 let (builders, routes, shutdown) =
                     (Arc::clone(&builders), Arc::clone(&routes), shutdown.clone());
-                let gauge = metrics.connections.clone();
+                if crowd.makes_room(door.places_left()) {
+                    metrics.displaced.inc();
+                }
+                let (gauge, joined) = (metrics.connections.clone(), crowd.join());
                 connections.spawn(async move {
                     gauge.inc();
                     let address = caller.address();
-                    if let Err(error) = converse(caller, &builders, &routes, times, &shutdown).await {
+                    let talk = converse(caller, &joined, &builders, &routes, times, &shutdown);
+                    if let Err(error) = talk.await {
                         tracing::debug!(%address, error, "a connection ended badly");
                     }
                     gauge.dec();
@@ -100,23 +107,27 @@ struct Times {
     notice: Duration,
 }
 
-/// One connection: until the other side ends it, its time is over, or the node ends.
+/// One connection: until the other side ends it, its time is over, others need its place, or the node ends.
 async fn converse(
     caller: Caller,
+    joined: &Joined,
     builders: &Builders,
     routes: &Arc<Routes>,
     times: Times,
     shutdown: &CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let from = PeerAddress(Some(caller.address().ip()));
-    let connection = caller.shake_hands().await?;
+    let connection = tokio::select! {
+        shaken = caller.shake_hands() => shaken?,
+        () = joined.displaced() => return Ok(()),
+    };
     // HTTP/1.1 has no word for "no more requests" but an answer: a silent connection that is closed may just be asked something.
     let speaks_http2 = connection.protocol() == Some(HTTP_2);
     let notice = if speaks_http2 { Duration::ZERO } else { times.notice };
     let builder = if speaks_http2 { &builders.http2 } else { &builders.http1 };
     let _place = connection.place;
     let io = TokioIo::new(connection.stream);
-    let activity = Activity::new(if speaks_http2 { SILENT_MAX } else { HEAD_WITHIN });
+    let (activity, silent_max) = (joined.activity(), if speaks_http2 { SILENT_MAX } else { HEAD_WITHIN });
     let service = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(from);
         let (busy, routes) = (activity.begin(), Arc::clone(routes));
@@ -128,15 +139,25 @@ async fn converse(
     let mut talk = pin!(builder.serve_connection(io, service));
     tokio::select! {
         ended = talk.as_mut() => return ended,
-        () = activity.unused() => {}
+        () = activity.unused(silent_max) => {}
         () = tokio::time::sleep(times.age_max) => {}
+        () = joined.displaced() => {}
         () = async {
             shutdown.cancelled().await;
             tokio::time::sleep(notice).await;
         } => {}
     }
     talk.as_mut().graceful_shutdown();
-    tokio::time::timeout(if activity.asked() { DRAIN_WITHIN } else { CLOSE_WITHIN }, talk).await?
+    let rest = async {
+        tokio::time::timeout(if activity.asked() { DRAIN_WITHIN } else { CLOSE_WITHIN }, talk).await?
+    };
+    tokio::select! {
+        ended = rest => ended,
+        () = async {
+            joined.displaced().await;
+            tokio::time::sleep(DISPLACED_WITHIN).await;
+        } => Ok(()),
+    }
 }
 
 /// How each of them is spoken. Which, the handshake has said: hyper need not look, and would wait for the first bytes for ever.

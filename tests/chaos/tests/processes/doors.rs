@@ -18,12 +18,12 @@ async fn dial(pop: &Pop, node: NodeId) -> Arc<dyn Link> {
     pop.deployment.app_dialer().unwrap().dial(address, &expect, WITHIN).await.unwrap()
 }
 
-async fn exchange(link: &dyn Link, ask: Ask) -> ClientReply {
+pub async fn exchange(link: &dyn Link, ask: Ask) -> ClientReply {
     let request = ClientRequest { trace: TraceId::default(), deadline_ms: 5_000, ask };
     call::<_, ClientReply>(link, &request, WITHIN).await.unwrap()
 }
 
-async fn open(pop: &Pop, node: NodeId) -> Arc<dyn Link> {
+pub async fn open(pop: &Pop, node: NodeId) -> Arc<dyn Link> {
     let link = dial(pop, node).await;
     let open = OpenSession { app_key: pop.deployment.app_key().to_owned(), agent: "a test".into() };
     let reply = exchange(&*link, Ask::Session(open)).await;
@@ -31,7 +31,7 @@ async fn open(pop: &Pop, node: NodeId) -> Arc<dyn Link> {
     link
 }
 
-fn recommend(visitor: &VisitorId) -> Recommend {
+pub fn recommend(visitor: &VisitorId) -> Recommend {
     let slot = "home".parse().unwrap();
     Recommend {
         visitor: visitor.clone(),

@@ -13,14 +13,14 @@ pub const NODE: NodeId = NodeId(1);
 
 /// What curl heard.
 pub struct Heard {
-    status: u16,
+    pub status: u16,
     version: String,
     headers: Vec<(String, String)>,
-    body: String,
+    pub body: String,
 }
 
 impl Heard {
-    fn header(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .iter()
             .find(|(known, _)| known.eq_ignore_ascii_case(name))
@@ -32,7 +32,7 @@ impl Heard {
     }
 
     /// A problem with this code.
-    fn refuses(&self, status: u16, code: &str) {
+    pub fn refuses(&self, status: u16, code: &str) {
         assert_eq!((self.status, self.json()["code"].as_str()), (status, Some(code)), "{}", self.body);
         assert_eq!(self.header("content-type"), Some("application/problem+json"));
     }
@@ -45,7 +45,7 @@ fn url(pop: &Pop, path: &str) -> (String, String, String) {
     (format!("https://{name}:{port}{path}"), format!("{name}:{port}:{host}"), port.to_owned())
 }
 
-async fn curl(pop: &Pop, path: &str, more: &[&str]) -> Heard {
+pub async fn curl(pop: &Pop, path: &str, more: &[&str]) -> Heard {
     let (url, resolve, _) = url(pop, path);
     let ca = pop.deployment.dir().join("pki/ca.pem");
     let mut command = Command::new("curl");

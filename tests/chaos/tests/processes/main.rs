@@ -13,6 +13,7 @@ mod frames;
 mod http;
 mod identity;
 mod members;
+mod overload;
 mod plane;
 mod support;
 mod up;

@@ -1,7 +1,6 @@
 //! One message as events. What shops say in the words of Segment's e-commerce specification teaches the models: a product that was
 //! clicked or viewed is a click, one that was ordered a conversion, one in a list that was viewed an impression.
 
-use proto::event::Attributes;
 use proto::{
     AnswerId, Code, DeviceId, ErrorReply, Event, EventId, EventKind, ItemId, SlotId, TraceId, UserId,
     VisitorId,
@@ -143,14 +142,14 @@ impl Message {
     fn kinds(self, kind: Kind) -> Result<Vec<EventKind>, ErrorReply> {
         let properties = self.properties.unwrap_or_default();
         let traits = self.traits.unwrap_or_default();
-        let custom = |name: &str, more: &[(&str, Option<String>)], object: &Map<String, Value>| {
+        let custom = |name: &str, more: &[(&str, Option<String>)], mut object: Map<String, Value>| {
+            // What the message says of itself goes before what its properties say; of both, what is too long is left out.
             let more = more.iter().filter_map(|(name, value)| Some(((*name).to_owned(), value.clone()?)));
-            let attributes: Attributes =
-                more.chain(flat(object)).take(proto::limits::ATTRIBUTES_MAX).collect();
-            vec![EventKind::Custom { name: name.to_owned(), attributes }]
+            object.extend(more.map(|(name, value)| (name, Value::String(value))));
+            vec![EventKind::Custom { name: name.to_owned(), attributes: flat(&object) }]
         };
         Ok(match kind {
-            Kind::Identify => custom(IDENTIFY, &[], &traits),
+            Kind::Identify => custom(IDENTIFY, &[], traits),
             Kind::Track => {
                 let name = self
                     .event
@@ -158,18 +157,16 @@ impl Message {
                     .ok_or_else(|| invalid("`event` is missing"))?;
                 match shop(&name, &properties)? {
                     // In our words `identify` sets the visitor's traits, which a track does not.
-                    _ if name == IDENTIFY => custom("track identify", &[], &properties),
-                    kinds if kinds.is_empty() => custom(&name, &[], &properties),
+                    _ if name == IDENTIFY => custom("track identify", &[], properties),
+                    kinds if kinds.is_empty() => custom(&name, &[], properties),
                     kinds => kinds,
                 }
             }
-            Kind::Page => custom("page", &[("name", self.name), ("category", self.category)], &properties),
-            Kind::Screen => {
-                custom("screen", &[("name", self.name), ("category", self.category)], &properties)
-            }
-            Kind::Group => custom("group", &[("group_id", self.group_id.map(|id| id.text()))], &traits),
+            Kind::Page => custom("page", &[("name", self.name), ("category", self.category)], properties),
+            Kind::Screen => custom("screen", &[("name", self.name), ("category", self.category)], properties),
+            Kind::Group => custom("group", &[("group_id", self.group_id.map(|id| id.text()))], traits),
             Kind::Alias => {
-                custom("alias", &[("previous_id", self.previous_id.map(|id| id.text()))], &Map::new())
+                custom("alias", &[("previous_id", self.previous_id.map(|id| id.text()))], Map::new())
             }
         })
     }

@@ -50,6 +50,17 @@ fn a_wrong_clock_is_corrected_by_when_it_was_sent() {
 }
 
 #[test]
+fn a_page_is_understood_as_far_as_it_goes() {
+    let page = json!({
+        "type": "page", "userId": "u", "name": "Home", "category": "x".repeat(10_000),
+        "properties": {"name": "another", "path": "/"},
+    });
+    let EventKind::Custom { name, attributes } = kind(page) else { panic!("a page is no event of ours") };
+    let pairs: Vec<String> = attributes.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!((name.as_str(), pairs.join(" ")), ("page", "name=Home path=/ _left_out=1".to_owned()));
+}
+
+#[test]
 fn what_shops_say_teaches_the_models() {
     let viewed =
         json!({"type": "track", "userId": 7, "event": "Product Viewed", "properties": {"product_id": 42}});
