@@ -214,7 +214,7 @@ impl Routes {
 /// How the node is.
 const WATCHING: [&str; 4] = ["/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"];
 
-/// Every route but content's.
+/// Every route but content's and gRPC's.
 fn routes() -> Vec<(&'static str, MethodRouter<Http>)> {
     let batch = DefaultBodyLimit::max(segment::BATCH_BYTES_MAX);
     let mut routes = vec![
@@ -251,6 +251,7 @@ fn router(http: Http, config: &HttpConfig) -> anyhow::Result<Router> {
         router = router.route(path, handler);
     }
     let router = router
+        .route(inference::grpc::ROUTE, post(inference::grpc::call))
         .fallback(|| async { Refusal::new(Code::NotFound, "no such path; see /openapi.json") })
         .method_not_allowed_fallback(|| async { Refusal::method_not_allowed() })
         .layer(middleware::from_fn_with_state(bodies::Room::new(), bodies::bounded))

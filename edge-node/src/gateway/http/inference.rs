@@ -1,7 +1,8 @@
 //! The Open Inference Protocol, version 2, as KServe and Triton speak it over REST (kserve.github.io, "Open Inference Protocol"), with
-//! Triton's binary tensor data. The models of the active bundle are `retrieval` and `ranker`; their versions are the cards'. Keys need
+//! Triton's binary tensor data, and over gRPC ([`grpc`]). The models of the active bundle are `retrieval` and `ranker`; their versions are the cards'. Keys need
 //! the scope `infer`: who may run a model on any numbers can learn what it knows.
 
+pub(super) mod grpc;
 pub(super) mod message;
 
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use axum::extract::{FromRequestParts, Path, State};
 use axum::http::HeaderMap;
 use axum::http::request::Parts as Head;
 use axum::response::{IntoResponse, Response};
-use inference::{Card, EngineKind, ModelError, RankerStage, RetrievalStage, Session, Tensor};
+use inference::{Card, EngineKind, ModelError, ModelSpec, RankerStage, RetrievalStage, Session, Tensor};
 use proto::{Code, ErrorReply};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -35,6 +36,9 @@ pub(super) const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub(super) const ROWS_MAX: usize = 256;
 /// Most numbers of an answer.
 const OUTPUT_LEN_MAX: usize = 1024 * 1024;
+
+/// What the server says of itself.
+const SERVER: (&str, &str, &str) = ("rockpool", env!("CARGO_PKG_VERSION"), "binary_tensor_data");
 
 /// An error as this protocol has it: problem+json with the member `error` beside.
 pub(super) struct Failure(Refusal);
@@ -84,9 +88,8 @@ pub(super) async fn ready(State(ready): State<Readiness>) -> Response {
 
 /// `GET /v2`.
 pub(super) async fn server() -> Json<Value> {
-    Json(
-        json!({"name": "rockpool", "version": env!("CARGO_PKG_VERSION"), "extensions": ["binary_tensor_data"]}),
-    )
+    let (name, version, extension) = SERVER;
+    Json(json!({"name": name, "version": version, "extensions": [extension]}))
 }
 
 /// `GET /v2/models/{model}/ready`.
@@ -107,14 +110,10 @@ pub(super) async fn model(
     let model = Model::find(&gateway, &named)?;
     let Parts { card, session } = model.parts()?;
     let spec = session.spec();
-    let platform = match session.kind() {
-        EngineKind::Ort => "onnxruntime_onnx",
-        EngineKind::Tract => "tract_onnx",
-    };
     Ok(Json(json!({
         "name": model.name,
         "versions": [card.version],
-        "platform": platform,
+        "platform": platform(session),
         "inputs": spec.inputs.iter().map(message::described).collect::<Vec<_>>(),
         "outputs": [message::described(&spec.output)],
     })))
@@ -128,9 +127,18 @@ pub(super) async fn infer(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Failure> {
+    let model = Model::find(&gateway, &named)?;
+    let work = move || model.run(|spec, rows_max| Inference::read(spec, rows_max, &headers, &body));
+    Ok(ran(&gateway, work).await?.into_response())
+}
+
+/// Waits for a model thread's turn, and its answer.
+async fn ran(
+    gateway: &Gateway,
+    work: impl FnOnce() -> Result<Answer, ErrorReply> + Send + 'static,
+) -> Result<Answer, ErrorReply> {
     let deadline = Instant::now() + gateway.deadline(u32::MAX);
     let _admitted = gateway.admit()?;
-    let model = Model::find(&gateway, &named)?;
     let late = |_| ErrorReply::new(Code::DeadlineExceeded, "no model had time for it");
     // Recommendations have the model threads too; and reading so many numbers is nothing for the threads that do IO.
     let turn = Arc::clone(&gateway.inferences).acquire_owned();
@@ -138,7 +146,7 @@ pub(super) async fn infer(
     let work = move || {
         // Held until it is done, though whoever asked may give up before.
         let _turn = turn;
-        model.infer(&headers, &body)
+        work()
     };
     let ran = gateway.workers.run(work).ok_or_else(|| {
         ErrorReply::new(Code::Overloaded, "the queue for the models is full").retry_after_ms(100)
@@ -146,7 +154,7 @@ pub(super) async fn infer(
     let ran = tokio::time::timeout_at(deadline.into(), ran).await;
     // A thread that gives no answer at all has caught a panic: these numbers are nothing for this model.
     let panicked = |_| ErrorReply::new(Code::Invalid, "the model cannot work with these numbers");
-    Ok(ran.map_err(late)?.map_err(panicked)??)
+    ran.map_err(late)?.map_err(panicked)?
 }
 
 /// Somebody whose key is for this.
@@ -203,19 +211,29 @@ impl Model {
         Ok(Parts { card, session })
     }
 
-    /// From the request's bytes to the answer's: work for a model thread.
-    fn infer(&self, headers: &HeaderMap, body: &[u8]) -> Result<Response, ErrorReply> {
+    /// From the request's bytes to the answer: work for a model thread.
+    fn run(
+        &self,
+        read: impl FnOnce(&ModelSpec, usize) -> Result<Inference, ErrorReply>,
+    ) -> Result<Answer, ErrorReply> {
         let Parts { card, session } = self.parts()?;
         let spec = session.spec();
         let rows_max = ROWS_MAX.min(OUTPUT_LEN_MAX / spec.output.row_len().max(1));
-        let Inference { inputs, rows, wishes } = Inference::read(spec, rows_max, headers, body)?;
+        let Inference { inputs, rows, wishes } = read(spec, rows_max)?;
         let values: Vec<_> = inputs.iter().map(Tensor::view).collect();
         let mut output = Vec::new();
         // Whatever an engine says: the model is sound, so it is the numbers.
         let refused = |error: ModelError| ErrorReply::new(Code::Invalid, error.to_string());
         session.run(&values, &mut output).map_err(refused)?;
         let (version, spec) = (card.version.to_string(), spec.output.clone());
-        Answer { name: self.name, version, rows, spec }.with(&output, &wishes)
+        Ok(Answer { name: self.name, version, rows, spec, output, wishes })
+    }
+}
+
+fn platform(session: &Session) -> &'static str {
+    match session.kind() {
+        EngineKind::Ort => "onnxruntime_onnx",
+        EngineKind::Tract => "tract_onnx",
     }
 }
 

@@ -97,10 +97,9 @@ async fn tritons_client_runs_the_models() {
     assert_eq!(told["server"]["extensions"], json!(["binary_tensor_data"]));
     for model in ["retrieval", "ranker"] {
         let told = &told[model];
-        assert_eq!(
-            (&told["ready"], &told["equal"], &told["finite"]),
-            (&json!(true), &json!(true), &json!(true))
-        );
+        for what in ["ready", "equal", "equal_grpc", "finite", "id", "platform"] {
+            assert_eq!(told[what], true, "{what}: {told}");
+        }
         let shape: Vec<&Value> = told["shape"].as_array().unwrap().iter().collect();
         let row: Vec<&Value> = told["row"].as_array().unwrap().iter().collect();
         assert_eq!((shape[0], &shape[1..]), (&json!(3), &row[..]), "{told}");
@@ -110,6 +109,19 @@ async fn tritons_client_runs_the_models() {
     {
         let said = &told[refused];
         assert_eq!(said[0], status, "{said}");
+        assert!(said[1].as_str().unwrap().contains(words), "{said}");
+    }
+    let told = &told["grpc"];
+    assert_eq!((&told["live"], &told["ready"]), (&json!(true), &json!(true)), "{told}");
+    assert_eq!(told["server"]["name"], "rockpool");
+    for (refused, status, words) in [
+        ("absent", "NOT_FOUND", "\"other\""),
+        ("no_key", "UNAUTHENTICATED", "app key"),
+        ("wrong_shape", "INVALID_ARGUMENT", "is missing"),
+        ("no_such_call", "UNIMPLEMENTED", "RepositoryIndex"),
+    ] {
+        let said = &told[refused];
+        assert_eq!(said[0], format!("StatusCode.{status}"), "{said}");
         assert!(said[1].as_str().unwrap().contains(words), "{said}");
     }
 }

@@ -1,7 +1,7 @@
 //! Tensors as the protocol says them: as JSON, or as bytes behind the JSON (Triton's "binary tensor data extension").
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 use inference::{DType, ModelSpec, Tensor, TensorSpec};
 use proto::{Code, ErrorReply};
 use serde::{Deserialize, Serialize};
@@ -24,11 +24,29 @@ pub struct Inference {
 }
 
 /// What is wished of the answer.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Wishes {
-    id: Option<String>,
+    pub(super) id: Option<String>,
     /// Bytes, not JSON.
-    binary: bool,
+    pub(super) binary: bool,
+}
+
+/// An input as it came.
+pub(super) struct Given<'b> {
+    pub(super) name: String,
+    pub(super) datatype: String,
+    pub(super) shape: Vec<i64>,
+    pub(super) numbers: Numbers<'b>,
+}
+
+/// What an input brings.
+pub(super) enum Numbers<'b> {
+    Json(Value),
+    /// Little-endian.
+    Bytes(&'b [u8]),
+    Typed(Tensor),
+    /// Neither of them, or more than one.
+    Unclear,
 }
 
 #[derive(Debug, Deserialize)]
@@ -44,7 +62,7 @@ struct Asked {
 #[derive(Debug, Deserialize)]
 struct Input {
     name: String,
-    shape: Vec<u64>,
+    shape: Vec<i64>,
     datatype: String,
     #[serde(default)]
     parameters: Parameters,
@@ -83,19 +101,19 @@ pub(super) fn described(spec: &TensorSpec) -> Value {
     json!({"name": spec.name, "datatype": datatype(spec.dtype), "shape": spec.dims})
 }
 
-fn datatype(dtype: DType) -> &'static str {
+pub(super) fn datatype(dtype: DType) -> &'static str {
     match dtype {
         DType::I64 => "INT64",
         DType::F32 => "FP32",
     }
 }
 
-fn invalid(message: String) -> ErrorReply {
+pub(super) fn invalid(message: String) -> ErrorReply {
     ErrorReply::new(Code::Invalid, message)
 }
 
 impl Inference {
-    /// Reads a request, and checks it against the model: every input once, of its type and shape, all of as many rows.
+    /// Reads a request, and checks it against the model.
     pub fn read(
         model: &ModelSpec,
         rows_max: usize,
@@ -104,9 +122,30 @@ impl Inference {
     ) -> Result<Self, ErrorReply> {
         let (said, mut bytes) = split(headers, body)?;
         let asked: Asked = read(said)?;
+        let given = asked.inputs.into_iter().map(|input| input.given(&mut bytes));
+        let mut read = Self::of(model, rows_max, given)?;
+        if !bytes.is_empty() {
+            return Err(invalid(format!("{} bytes behind the last input belong to none", bytes.len())));
+        }
+        let mut binary = asked.parameters.binary_data_output.unwrap_or(false);
+        for output in asked.outputs {
+            known_output(model, &output.name)?;
+            binary = output.parameters.binary_data.unwrap_or(binary);
+        }
+        read.wishes = Wishes { id: asked.id, binary };
+        Ok(read)
+    }
+
+    /// Checks inputs against the model: each once, of its type and shape, all of as many rows.
+    pub(super) fn of<'b>(
+        model: &ModelSpec,
+        rows_max: usize,
+        given: impl Iterator<Item = Result<Given<'b>, ErrorReply>>,
+    ) -> Result<Self, ErrorReply> {
         let (mut inputs, mut rows): (Vec<Option<Tensor>>, _) =
             (model.inputs.iter().map(|_| None).collect(), None);
-        for input in asked.inputs {
+        for input in given {
+            let input = input?;
             let at = model.inputs.iter().position(|spec| spec.name == input.name);
             let names = || model.inputs.iter().map(|spec| spec.name.as_str()).collect::<Vec<_>>();
             let at = at.ok_or_else(|| {
@@ -120,26 +159,22 @@ impl Inference {
                     input.name
                 )));
             }
-            inputs[at] = Some(input.tensor(spec, len, &mut bytes)?);
-        }
-        if !bytes.is_empty() {
-            return Err(invalid(format!("{} bytes behind the last input belong to none", bytes.len())));
+            inputs[at] = Some(input.tensor(spec, len)?);
         }
         let missing = |(input, spec): (Option<Tensor>, &TensorSpec)| {
             input.ok_or_else(|| invalid(format!("input {:?} is missing", spec.name)))
         };
         let inputs = inputs.into_iter().zip(&model.inputs).map(missing).collect::<Result<_, _>>()?;
-        let mut binary = asked.parameters.binary_data_output.unwrap_or(false);
-        for output in asked.outputs {
-            if output.name != model.output.name {
-                let message =
-                    format!("no output is called {:?}; there is {:?}", output.name, model.output.name);
-                return Err(invalid(message));
-            }
-            binary = output.parameters.binary_data.unwrap_or(binary);
-        }
-        Ok(Self { inputs, rows: rows.unwrap_or_default(), wishes: Wishes { id: asked.id, binary } })
+        Ok(Self { inputs, rows: rows.unwrap_or_default(), wishes: Wishes::default() })
     }
+}
+
+/// Whether a model has this output.
+pub(super) fn known_output(model: &ModelSpec, name: &str) -> Result<(), ErrorReply> {
+    if name == model.output.name {
+        return Ok(());
+    }
+    Err(invalid(format!("no output is called {name:?}; there is {:?}", model.output.name)))
 }
 
 /// The JSON, and the bytes behind it.
@@ -151,11 +186,28 @@ fn split<'b>(headers: &HeaderMap, body: &'b [u8]) -> Result<(&'b [u8], &'b [u8])
 }
 
 impl Input {
+    /// With what is its own of the bytes behind the JSON.
+    fn given<'b>(self, bytes: &mut &'b [u8]) -> Result<Given<'b>, ErrorReply> {
+        let numbers = match (self.parameters.binary_data_size, self.data) {
+            (Some(size), None) => {
+                let own;
+                let short =
+                    || invalid(format!("input {:?} says {size} bytes, and there are fewer", self.name));
+                (own, *bytes) = bytes.split_at_checked(size).ok_or_else(short)?;
+                Numbers::Bytes(own)
+            }
+            (None, Some(data)) => Numbers::Json(data),
+            _ => Numbers::Unclear,
+        };
+        Ok(Given { name: self.name, datatype: self.datatype, shape: self.shape, numbers })
+    }
+}
+
+impl Given<'_> {
     fn rows_of(&self, spec: &TensorSpec, rows_max: usize) -> Result<usize, ErrorReply> {
-        let row = spec.dims.iter().skip(1).map(|dim| u64::try_from(*dim).ok());
         let fits = self.datatype == datatype(spec.dtype)
             && self.shape.len() == spec.dims.len()
-            && self.shape.iter().skip(1).map(|dim| Some(*dim)).eq(row);
+            && self.shape.iter().skip(1).eq(spec.dims.iter().skip(1));
         if !fits {
             let (theirs, ours) = ((&self.datatype, &self.shape), (datatype(spec.dtype), &spec.dims));
             let message = format!("input {:?} is {theirs:?}, and has to be {ours:?} (-1: rows)", self.name);
@@ -172,17 +224,16 @@ impl Input {
         })
     }
 
-    fn tensor(self, spec: &TensorSpec, rows: usize, bytes: &mut &[u8]) -> Result<Tensor, ErrorReply> {
+    fn tensor(self, spec: &TensorSpec, rows: usize) -> Result<Tensor, ErrorReply> {
         let (name, len) = (self.name, rows * spec.row_len());
-        let tensor = match (self.parameters.binary_data_size, self.data) {
-            (Some(size), None) => {
-                let own;
-                let short = || invalid(format!("input {name:?} says {size} bytes, and there are fewer"));
-                (own, *bytes) = bytes.split_at_checked(size).ok_or_else(short)?;
-                from_bytes(spec.dtype, own)
+        let tensor = match self.numbers {
+            Numbers::Bytes(own) => from_bytes(spec.dtype, own),
+            Numbers::Json(data) => from_json(spec.dtype, &data, len),
+            Numbers::Typed(tensor) => {
+                matches!((&tensor, spec.dtype), (Tensor::I64(_), DType::I64) | (Tensor::F32(_), DType::F32))
+                    .then_some(tensor)
             }
-            (None, Some(data)) => from_json(spec.dtype, &data, len),
-            _ => None,
+            Numbers::Unclear => None,
         };
         let tensor = tensor.filter(|tensor| tensor.view().len() == len);
         tensor.ok_or_else(|| invalid(format!("input {name:?} does not bring {len} numbers of its type")))
@@ -223,40 +274,59 @@ fn from_json(dtype: DType, data: &Value, len: usize) -> Option<Tensor> {
     }
 }
 
-/// What an answer says beside its numbers.
+/// What a model said.
 pub(super) struct Answer {
     pub(super) name: &'static str,
     pub(super) version: String,
     pub(super) rows: usize,
     pub(super) spec: TensorSpec,
+    pub(super) output: Vec<f32>,
+    pub(super) wishes: Wishes,
 }
 
 impl Answer {
-    /// The answer with these numbers.
-    pub(super) fn with(self, output: &[f32], wishes: &Wishes) -> Result<Response, ErrorReply> {
+    /// Of the output, with its rows.
+    pub(super) fn shape(&self) -> Vec<i64> {
         let mut shape = self.spec.dims.clone();
         if let Some(first) = shape.first_mut() {
             *first = i64::try_from(self.rows).unwrap_or(i64::MAX);
         }
-        let mut said =
-            Said { name: &self.spec.name, datatype: "FP32", shape, data: Some(output), parameters: None };
-        if wishes.binary {
+        shape
+    }
+
+    /// The numbers, little-endian.
+    pub(super) fn bytes(&self) -> impl Iterator<Item = u8> {
+        self.output.iter().flat_map(|number| number.to_le_bytes())
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        let (output, binary) = (self.output.as_slice(), self.wishes.binary);
+        let mut said = Said {
+            name: &self.spec.name,
+            datatype: datatype(DType::F32),
+            shape: self.shape(),
+            data: Some(output),
+            parameters: None,
+        };
+        if binary {
             said.data = None;
             said.parameters = Some(json!({"binary_data_size": size_of_val(output)}));
         }
         let mut head = json!({"model_name": self.name, "model_version": self.version, "outputs": [said]});
-        if let Some(id) = &wishes.id {
+        if let Some(id) = &self.wishes.id {
             head["id"] = id.as_str().into();
         }
         let mut body = head.to_string().into_bytes();
         let mut headers = HeaderMap::new();
-        let kind = if wishes.binary { "application/octet-stream" } else { "application/json" };
+        let kind = if binary { "application/octet-stream" } else { "application/json" };
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-        if wishes.binary {
+        if binary {
             headers.insert(JSON_LEN, HeaderValue::from(body.len()));
-            body.extend(output.iter().flat_map(|number| number.to_le_bytes()));
+            body.extend(self.bytes());
         }
-        Ok((headers, body).into_response())
+        (headers, body).into_response()
     }
 }
 

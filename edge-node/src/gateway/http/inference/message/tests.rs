@@ -89,13 +89,20 @@ fn what_does_not_fit_the_model_is_said() {
 
 #[tokio::test]
 async fn an_answer_is_json_or_bytes() {
-    let answer = || Answer { name: "ranker", version: "v1".into(), rows: 1, spec: model().output };
-    let plain = answer().with(&[0.5, 1.0, 2.0], &Wishes { id: Some("a".into()), binary: false }).unwrap();
+    let answer = |wishes| Answer {
+        name: "ranker",
+        version: "v1".into(),
+        rows: 1,
+        spec: model().output,
+        output: vec![0.5, 1.0, 2.0],
+        wishes,
+    };
+    let plain = answer(Wishes { id: Some("a".into()), binary: false }).into_response();
     let body = axum::body::to_bytes(plain.into_body(), 1_000).await.unwrap();
     let scores = json!({"name": "scores", "datatype": "FP32", "shape": [1, 3], "data": [0.5, 1.0, 2.0]});
     let whole = json!({"model_name": "ranker", "model_version": "v1", "id": "a", "outputs": [scores]});
     assert_eq!(serde_json::from_slice::<Value>(&body).unwrap(), whole);
-    let binary = answer().with(&[0.5, 1.0, 2.0], &Wishes { id: None, binary: true }).unwrap();
+    let binary = answer(Wishes { id: None, binary: true }).into_response();
     let len: usize = binary.headers()[JSON_LEN].to_str().unwrap().parse().unwrap();
     let body = axum::body::to_bytes(binary.into_body(), 1_000).await.unwrap();
     assert_eq!(body[len..], [0.5f32, 1.0, 2.0].map(f32::to_le_bytes).concat());
