@@ -1,9 +1,12 @@
 //! TLS on TCP, for what speaks HTTP: browsers, servers, tools. It shows what the QUIC door of the same process shows; who comes
 //! in shows nothing. Which protocol is spoken is agreed on in the handshake (ALPN, RFC 7301).
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use rustls::ServerConfig;
@@ -22,6 +25,10 @@ const BACKLOG: i32 = 1_024;
 /// How long sent bytes may stay unacknowledged, and a silent connection unprobed.
 const DEAD_AFTER: Duration = Duration::from_secs(30);
 
+/// Hellos that are answered between two turns of all else that is ready: each takes a third of a millisecond of a processor, and many
+/// that come together would keep who is already in waiting for all of them.
+const HELLOS_A_TURN: usize = 1;
+
 /// Limits of a [`TcpDoor`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -38,6 +45,7 @@ pub struct TcpDoor {
     address: SocketAddr,
     config: Arc<ServerConfig>,
     places: Arc<Semaphore>,
+    hellos: Arc<Semaphore>,
     handshake_max: Duration,
 }
 
@@ -62,6 +70,7 @@ impl TcpDoor {
                 address,
                 config: Arc::new(config),
                 places: Arc::new(Semaphore::new(limits.connections_max)),
+                hellos: Arc::new(Semaphore::new(HELLOS_A_TURN)),
                 handshake_max: Duration::from_millis(limits.handshake_timeout_ms),
             })
         };
@@ -86,7 +95,8 @@ impl TcpDoor {
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
         let (stream, address) = self.listener.accept().await?;
         let acceptor = TlsAcceptor::from(Arc::clone(&self.config));
-        Ok(Caller { stream, address, acceptor, handshake_max: self.handshake_max, place })
+        let (hellos, handshake_max) = (Arc::clone(&self.hellos), self.handshake_max);
+        Ok(Caller { stream, address, acceptor, hellos, handshake_max, place })
     }
 }
 
@@ -95,6 +105,7 @@ pub struct Caller {
     stream: TcpStream,
     address: SocketAddr,
     acceptor: TlsAcceptor,
+    hellos: Arc<Semaphore>,
     handshake_max: Duration,
     place: OwnedSemaphorePermit,
 }
@@ -116,7 +127,19 @@ impl Caller {
         let socket = SockRef::from(&self.stream);
         socket.set_tcp_keepalive(&keepalive)?;
         socket.set_tcp_user_timeout(Some(DEAD_AFTER))?;
-        let shaken = tokio::time::timeout(self.handshake_max, self.acceptor.accept(self.stream)).await;
+        let shaken = async {
+            self.stream.readable().await?;
+            let turn = self.hellos.acquire().await.map_err(io::Error::other)?;
+            let mut handshake = pin!(self.acceptor.accept(self.stream));
+            if let Poll::Ready(shaken) = poll_fn(|cx| Poll::Ready(handshake.as_mut().poll(cx))).await {
+                return shaken;
+            }
+            // All else that is ready comes before the next.
+            tokio::task::yield_now().await;
+            drop(turn);
+            handshake.await
+        };
+        let shaken = tokio::time::timeout(self.handshake_max, shaken).await;
         let stream = shaken.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         Ok(Connection { stream, place: self.place })
     }

@@ -14,7 +14,7 @@ use tonic::Status;
 use tonic::server::Grpc;
 use tonic_prost::ProstCodec;
 
-use super::message::{Answer, Given, Inference, Numbers, Wishes, datatype, invalid, known_output};
+use super::message::{Answer, Given, Inference, Numbers, datatype, invalid, known_output};
 use super::{Model, Named, Parts, Permitted, SERVER, platform, ran};
 use crate::gateway::Gateway;
 use crate::gateway::http::Http;
