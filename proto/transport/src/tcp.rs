@@ -27,7 +27,7 @@ const DEAD_AFTER: Duration = Duration::from_secs(30);
 
 /// Hellos that are answered between two turns of all else that is ready: each takes a third of a millisecond of a processor, and many
 /// that come together would keep who is already in waiting for all of them.
-const HELLOS_A_TURN: usize = 1;
+const HELLOS_A_TURN: usize = 2;
 
 /// Limits of a [`TcpDoor`].
 #[derive(Debug, Clone, PartialEq, Eq)]

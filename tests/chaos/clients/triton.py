@@ -50,7 +50,7 @@ for name in ["retrieval", "ranker"]:
     over_grpc = tensors(tritonclient.grpc.InferInput, model)
     wanted = [tritonclient.grpc.InferRequestedOutput(output)]
     answer = grpc.infer(name, over_grpc, outputs=wanted, headers=keyed(), model_version=version, request_id="a")
-    described = grpc.get_model_metadata(name, headers=keyed()).model
+    described = grpc.get_model_metadata(name, headers=keyed())
     told[name] = {
         "ready": rest.is_model_ready(name) and grpc.is_model_ready(name),
         "shape": list(said[True].shape),

@@ -37,6 +37,8 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// How long one may take that has to make room for others: what it has been told is on its way.
 const DISPLACED_WITHIN: Duration = Duration::from_millis(100);
+/// Newcomers that are taken in between two turns of all else that is ready.
+const NEWCOMERS_A_TURN: usize = 4;
 /// Before the next try, where the system cannot accept: it is out of descriptors, say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Most bytes of a request's header.
@@ -57,7 +59,7 @@ pub(super) async fn serve(
         age_max: Duration::from_millis(config.connection_age_max_ms),
         notice: Duration::from_millis(config.notice_ms),
     };
-    let mut last = None;
+    let (mut last, mut came) = (None, 0_usize);
     let mut left = pin!(async {
         shutdown.cancelled().await;
         tokio::time::sleep(times.notice).await;
@@ -70,6 +72,10 @@ pub(super) async fn serve(
             caller = door.accept() => caller,
         };
         last = Some(Instant::now());
+        came += 1;
+        if came.is_multiple_of(NEWCOMERS_A_TURN) {
+            tokio::task::yield_now().await;
+        }
         match caller {
             Ok(caller) => {
                 let (builders, routes, shutdown) =

@@ -67,6 +67,8 @@ const KEPT_APART: &[(&str, &str)] = &[
     ("x509-parser", "transport"),
     ("ort", "inference"),
     ("prost", "inference"),
+    ("prost", "edge-node"),
+    ("tonic", "edge-node"),
     ("tract-onnx", "inference"),
     ("openraft", "edge-store"),
     ("raft-log", "edge-store"),
