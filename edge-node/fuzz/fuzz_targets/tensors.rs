@@ -1,10 +1,11 @@
-//! Any request to a model: what is understood fits the model, and is the same when it is said in bytes instead of JSON.
+//! Any request to a model, in JSON or over gRPC: what is understood fits the model, and is the same when it is said in bytes behind
+//! JSON.
 
 #![no_main]
 
 use std::sync::LazyLock;
 
-use edge_node::gateway::http::fuzzing::{ROWS_MAX, tensors};
+use edge_node::gateway::http::fuzzing::{ROWS_MAX, tensors, tensors_over_grpc};
 use http::{HeaderMap, HeaderValue};
 use inference::{DType, ModelSpec, Tensor, TensorSpec};
 use libfuzzer_sys::fuzz_target;
@@ -19,7 +20,7 @@ static MODEL: LazyLock<ModelSpec> = LazyLock::new(|| ModelSpec {
 });
 
 fuzz_target!(|bytes: &[u8]| {
-    // A line of its own says where the JSON ends, as the header does; an empty one: there is no such header.
+    // A line of its own says where the JSON ends, as the header does; an empty one: there is no such header. Or: it came over gRPC.
     let Some(line) = bytes.iter().position(|byte| *byte == b'\n') else { return };
     let (len, body) = (&bytes[..line], &bytes[line + 1..]);
     let mut headers = HeaderMap::new();
@@ -27,7 +28,8 @@ fuzz_target!(|bytes: &[u8]| {
         let Ok(len) = HeaderValue::from_bytes(len) else { return };
         headers.insert(JSON_LEN, len);
     }
-    let Ok((inputs, rows)) = tensors(&MODEL, &headers, body) else { return };
+    let read = if len == b"grpc" { tensors_over_grpc(&MODEL, body) } else { tensors(&MODEL, &headers, body) };
+    let Ok((inputs, rows)) = read else { return };
     assert!((1..=ROWS_MAX).contains(&rows) && inputs.len() == MODEL.inputs.len());
     for (input, spec) in inputs.iter().zip(&MODEL.inputs) {
         assert_eq!((input.view().dtype(), input.view().len()), (spec.dtype, rows * spec.row_len()));

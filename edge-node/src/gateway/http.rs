@@ -7,11 +7,12 @@
 //! | `server` | connections of HTTP/1.1 and 2: how many, how long, how they end |
 //! | `http3`, `webtransport` | the same over QUIC, at the SDK's port |
 //! | `guard` | what stands before every route: request id, trace, time limit, metrics |
+//! | `crowd` | connections that make room for others |
 //! | `origins` | whose pages may ask |
 //! | `auth` | app keys, wherever a client can put them |
 //! | `recommend`, `events` | our own forms |
 //! | `content` | what the cache has, and purging it |
-//! | `inference` | the Open Inference Protocol: Triton's and KServe's clients can run the models |
+//! | `inference` | the Open Inference Protocol: Triton's and KServe's clients can run the models, over REST and gRPC |
 //! | `segment` | the HTTP tracking API of Segment: apps that speak it change their host, and no more |
 
 mod activity;

@@ -3,12 +3,14 @@
 use axum::body::Body;
 use axum::http::{HeaderMap, Request};
 use inference::{ModelSpec, Tensor};
+use prost::Message as _;
 use proto::client::Recommend;
-use proto::{ErrorReply, Event, SessionToken, TraceId};
+use proto::{Code, ErrorReply, Event, SessionToken, TraceId};
 
 use super::events::{self, read};
 use super::guard::{self, Trace};
 use super::http3::frames::{Frames, Kind};
+use super::inference::grpc::Asked;
 use super::inference::message::Inference;
 use super::recommend::Wanted;
 use super::segment::message::{Message, Received};
@@ -101,6 +103,16 @@ pub fn tensors(
     body: &[u8],
 ) -> Result<(Vec<Tensor>, usize), ErrorReply> {
     Inference::read(model, ROWS_MAX, headers, body).map(|read| (read.inputs, read.rows))
+}
+
+/// The same of a message of gRPC.
+///
+/// # Errors
+/// What the caller hears.
+pub fn tensors_over_grpc(model: &ModelSpec, message: &[u8]) -> Result<(Vec<Tensor>, usize), ErrorReply> {
+    let asked =
+        Asked::decode(message).map_err(|error| ErrorReply::new(Code::Malformed, error.to_string()))?;
+    asked.read(model, ROWS_MAX).map(|read| (read.inputs, read.rows))
 }
 
 /// A `traceparent`.
