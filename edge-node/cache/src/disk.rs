@@ -7,6 +7,7 @@
 //!
 //! Nothing here must survive: a damaged database is removed, and a disk that fails leaves the memory.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -14,7 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -63,8 +64,18 @@ struct Shared {
     /// None once it is closed: the files are free for the next to open them.
     generations: RwLock<Option<Generations>>,
     waiting: Mutex<usize>,
+    removals: Mutex<Removals>,
     failed: AtomicBool,
     metrics: Metrics,
+}
+
+/// What is to be removed: it is not found from the moment on that this is said.
+#[derive(Debug, Default)]
+struct Removals {
+    /// Those that wait for the writer.
+    waiting: HashMap<Key, usize>,
+    /// Removals ever.
+    begun: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -123,6 +134,7 @@ impl Disk {
         let shared = Arc::new(Shared {
             generations,
             waiting: Mutex::default(),
+            removals: Mutex::default(),
             failed: AtomicBool::new(false),
             metrics,
         });
@@ -152,6 +164,10 @@ impl Disk {
 
     /// Forgets a resource, after what was written before.
     pub fn remove(&self, key: &Key) {
+        let mut removals = self.shared.removals();
+        removals.begun += 1;
+        *removals.waiting.entry(key.clone()).or_default() += 1;
+        drop(removals);
         // It must not be lost in a full queue: an older response would come back after a restart.
         let _ = self.jobs.send(Job::Remove(key.clone()));
     }
@@ -161,9 +177,18 @@ impl Disk {
         if self.shared.failed.load(Ordering::Relaxed) {
             return Variants::default();
         }
+        let before = {
+            let removals = self.shared.removals();
+            if removals.waiting.contains_key(key) {
+                return Variants::default();
+            }
+            removals.begun
+        };
         match catch_unwind(AssertUnwindSafe(|| self.shared.find(key))) {
             Ok(Ok((variants, again))) => {
-                for entry in again {
+                // What was removed while it was read is not written again.
+                let removals = self.shared.removals();
+                for entry in again.into_iter().filter(|_| removals.begun == before) {
                     self.put(key, entry);
                 }
                 variants
@@ -267,12 +292,27 @@ impl Bodies {
     }
 }
 
+impl Removals {
+    fn end(&mut self, key: &Key) {
+        if let Some(count) = self.waiting.get_mut(key) {
+            *count -= 1;
+            if *count == 0 {
+                self.waiting.remove(key);
+            }
+        }
+    }
+}
+
 impl Shared {
     fn wait(&self, weight: usize) -> bool {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = *waiting + weight <= WAITING_BYTES_MAX;
         *waiting += if fits { weight } else { 0 };
         fits
+    }
+
+    fn removals(&self) -> MutexGuard<'_, Removals> {
+        self.removals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn leave(&self, weight: usize) {
@@ -310,9 +350,10 @@ impl Shared {
             if matches!(job, Job::End) {
                 break;
             }
-            let weight = match &job {
-                Job::Put(_, entry) => entry.weight(),
-                Job::Remove(_) | Job::End => 0,
+            let (weight, removed) = match &job {
+                Job::Put(_, entry) => (entry.weight(), None),
+                Job::Remove(key) => (0, Some(key.clone())),
+                Job::End => (0, None),
             };
             written += weight as u64;
             let look = written >= half / LOOKS;
@@ -327,6 +368,9 @@ impl Shared {
                 }
             }
             self.leave(weight);
+            if let Some(key) = removed {
+                self.removals().end(&key);
+            }
         }
         let last = self.generations.write().unwrap_or_else(PoisonError::into_inner).take();
         let flushed = catch_unwind(AssertUnwindSafe(|| last.map(|last| last.newer.heads.flush())));

@@ -62,10 +62,6 @@ impl Fill {
         Arc::new(Self { what, born, outcome: watch::Sender::new(None), disowned: AtomicBool::new(false) })
     }
 
-    fn may_be_stored(&self) -> bool {
-        !self.disowned.load(Ordering::Acquire)
-    }
-
     /// What became of it.
     pub async fn outcome(&self) -> Outcome {
         let mut outcome = self.outcome.subscribe();
@@ -145,6 +141,14 @@ impl Fills {
         }
         running.shared.retain(|what, _| what.key != *key);
     }
+
+    /// Stores what came of a fill, unless it was disowned. It is not disowned meanwhile: what is stored before is forgotten after.
+    fn store(&self, fill: &Fill, store: impl FnOnce()) {
+        let _running = self.running();
+        if !fill.disowned.load(Ordering::Acquire) {
+            store();
+        }
+    }
 }
 
 impl Running {
@@ -182,7 +186,7 @@ impl Inner {
         question: Question,
         first: oneshot::Sender<First>,
     ) {
-        let stored = question.look && self.look_again(&fill.what.key, &question).await;
+        let stored = question.look && self.look_again(&fill, &question).await;
         let outcome = match stored {
             true => Ok(Outcome::LookAgain),
             false => self.ask(&fill, question, first).await,
@@ -199,7 +203,8 @@ impl Inner {
     }
 
     /// Whether something is stored by now that was not: by another fill, or on disk since a life before.
-    async fn look_again(&self, key: &Key, question: &Question) -> bool {
+    async fn look_again(&self, fill: &Fill, question: &Question) -> bool {
+        let key = &fill.what.key;
         let (known, headers) = (self.ledger.known(), &question.headers);
         let newer = |entry: &Arc<Entry>| {
             !entry.is_void(&known.purges, known.upto)
@@ -213,7 +218,7 @@ impl Inner {
         let found = tokio::task::spawn_blocking(move || disk.find(&wanted)).await.unwrap_or_default();
         let mut again = false;
         for entry in found.iter().filter(|entry| !entry.is_void(&known.purges, known.upto)) {
-            self.keep_in_memory(key, Arc::clone(entry));
+            self.fills.store(fill, || self.keep_in_memory(key, Arc::clone(entry)));
             again |= vary::fits(headers, &entry.selecting);
         }
         again
@@ -240,9 +245,7 @@ impl Inner {
         {
             if validate::is_about(answer.response.headers(), &stored.headers) {
                 let entry = Arc::new(refreshed(&fill.what.key, stored, &answer, fill.born));
-                if fill.may_be_stored() {
-                    self.keep(&fill.what.key, Arc::clone(&entry));
-                }
+                self.fills.store(fill, || self.keep(&fill.what.key, Arc::clone(&entry)));
                 return Ok(Outcome::Stored(entry));
             }
             let mut asked = headers.clone();
@@ -297,10 +300,8 @@ impl Inner {
         }
         let outcome = Outcome::Coming(Arc::clone(&coming.entry), Arc::clone(&coming.flow));
         fill.outcome.send_replace(Some(outcome.clone()));
-        if let Some(entry) = coming.take_in(body).await
-            && fill.may_be_stored()
-        {
-            self.keep(&fill.what.key, entry);
+        if let Some(entry) = coming.take_in(body).await {
+            self.fills.store(fill, || self.keep(&fill.what.key, entry));
         }
         drop(place);
         outcome

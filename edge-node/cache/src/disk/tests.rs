@@ -65,6 +65,24 @@ fn what_was_put_is_there_after_a_restart_and_what_was_removed_is_not() {
     disk.close();
 }
 
+/// The writer has much to do before: nobody finds what is to be removed meanwhile.
+#[test]
+fn what_is_to_be_removed_is_not_found_from_then_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = open(dir.path(), 1 << 26);
+    for round in 0..50 {
+        disk.put(&key("a"), entry(b"old".to_vec()));
+        while disk.find(&key("a")).newest().is_none() {
+            std::thread::yield_now();
+        }
+        disk.put(&key("large"), entry(noise(1 << 16)));
+        disk.remove(&key("a"));
+        assert_eq!(disk.find(&key("a")).newest(), None, "{round}");
+    }
+    disk.close();
+    assert!(disk.shared.removals().waiting.is_empty());
+}
+
 #[test]
 fn it_is_bounded_and_keeps_what_is_wanted() {
     let (dir, room) = (tempfile::tempdir().unwrap(), 16 << 20);
