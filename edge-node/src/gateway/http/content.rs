@@ -4,7 +4,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Uri, header};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use edge_cache::origin::OriginError;
 use edge_cache::{CACHE_STATUS, CacheBody, Failure, Looked};
@@ -70,9 +70,15 @@ fn located_at(uri: &Uri) -> Option<(&str, &str)> {
     target.find('/').map(|at| target.split_at(at))
 }
 
-/// A redirection within the origin leads back here.
+/// A redirection within the origin leads back here, and so does where something was created. What `Location` means beside other
+/// statuses is between the origin and who asks (RFC 9110, 10.2.2).
 fn located(http: &Http, uri: &Uri, mut response: axum::http::Response<CacheBody>) -> Response {
+    let status = response.status();
+    let leads = status.is_redirection() || status == StatusCode::CREATED;
     let moved = || {
+        if !leads {
+            return None;
+        }
         let (origin, _) = located_at(uri)?;
         let location = response.headers().get(header::LOCATION)?.to_str().ok()?;
         HeaderValue::try_from(http.purger.cache.path_here(origin, location)?).ok()
