@@ -25,7 +25,7 @@ const BACKLOG: i32 = 1_024;
 /// How long sent bytes may stay unacknowledged, and a silent connection unprobed.
 const DEAD_AFTER: Duration = Duration::from_secs(30);
 
-/// Hellos that are answered between two turns of all else that is ready: each takes a third of a millisecond of a processor, and many
+/// Hellos that are answered between two turns of all else that is ready: each takes a processor for as long as a request does, and many
 /// that come together would keep who is already in waiting for all of them.
 const HELLOS_A_TURN: usize = 2;
 

@@ -292,20 +292,8 @@ impl From<Answer> for Said {
 
 #[cfg(test)]
 mod tests {
-    use inference::DType;
-
+    use super::super::message::tests::model;
     use super::*;
-
-    fn model() -> ModelSpec {
-        ModelSpec {
-            inputs: vec![
-                TensorSpec::batched("ids", DType::I64, &[2]),
-                TensorSpec::batched("numbers", DType::F32, &[1]),
-            ],
-            output: TensorSpec::batched("scores", DType::F32, &[3]),
-            batches: vec![1],
-        }
-    }
 
     fn inputs(contents: bool) -> Vec<Input> {
         let contents = |int64: &[i64], fp32: &[f32]| {

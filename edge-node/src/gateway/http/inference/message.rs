@@ -331,4 +331,4 @@ impl IntoResponse for Answer {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

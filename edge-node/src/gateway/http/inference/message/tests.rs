@@ -1,6 +1,6 @@
 use super::*;
 
-fn model() -> ModelSpec {
+pub fn model() -> ModelSpec {
     ModelSpec {
         inputs: vec![
             TensorSpec::batched("ids", DType::I64, &[2]),
