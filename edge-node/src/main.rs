@@ -35,6 +35,8 @@ fn main() -> anyhow::Result<()> {
     }
     let config = edge_node::config::Config::load(arguments.config.as_deref())?;
     service::telemetry::init(&config.log)?;
+    #[cfg(target_os = "linux")]
+    service::resources::small_pages();
     service::resources::open_files(config.http.connections_max as u64 + OTHER_FILES);
     // FAILPOINTS of the environment, for as long as the node runs.
     #[cfg(feature = "planted")]

@@ -20,6 +20,15 @@ pub fn open_files(needed: u64) {
     }
 }
 
+/// Keeps this process's memory in small pages. The system clears a huge page (2 MiB) at once when it is first touched, and whoever
+/// touched it waits for that: where many connections come, requests would.
+#[cfg(target_os = "linux")]
+pub fn small_pages() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "memory may come in huge pages");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -30,5 +39,12 @@ mod tests {
         setrlimit(Resource::Nofile, Rlimit { current: Some(512), maximum: before.maximum }).unwrap();
         open_files(1);
         assert_eq!(getrlimit(Resource::Nofile).current, before.maximum);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn huge_pages_are_refused() {
+        small_pages();
+        assert!(rustix::thread::transparent_huge_pages_are_disabled().unwrap());
     }
 }
