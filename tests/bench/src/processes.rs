@@ -8,7 +8,7 @@ use serde::Serialize;
 /// Clock ticks a second in /proc/PID/stat: 100 on every Linux that reports to user space (`man 5 proc`).
 const TICKS_PER_S: f64 = 100.0;
 
-/// CPU seconds that processes have used: in user space and in the kernel, all threads.
+/// CPU seconds that processes have used: in user space and in the kernel, all threads, and what their children had used that ended.
 ///
 /// # Errors
 /// Where one has ended.
@@ -17,13 +17,26 @@ pub fn cpu_s(processes: &[u32]) -> anyhow::Result<f64> {
     for process in processes {
         let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))
             .with_context(|| format!("process {process} has ended"))?;
-        // The second field, the name, may hold blanks; it ends with the last parenthesis. utime and stime are 14 and 15.
-        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+        // The second field, the name, may hold blanks; it ends with the last parenthesis. utime, stime, cutime and cstime are 14 to 17.
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(4);
         for field in fields {
             ticks += field.parse::<f64>()?;
         }
     }
     Ok(ticks / TICKS_PER_S)
+}
+
+/// CPU seconds that these processes have used with all their children, those too that have ended: nginx's cache loader ends a
+/// minute after its start.
+///
+/// # Errors
+/// Where one of `roots` has ended.
+pub fn families_cpu_s(roots: &[u32]) -> anyhow::Result<f64> {
+    // First the children: who ends meanwhile is in its parent's count.
+    families(roots)?.iter().rev().try_fold(0.0, |sum, process| match cpu_s(&[*process]) {
+        Err(_) if !roots.contains(process) => Ok(sum),
+        seconds => Ok(sum + seconds?),
+    })
 }
 
 /// These processes with all their children, and theirs.
@@ -142,5 +155,21 @@ mod tests {
         assert!(rss_mib(child.id()).unwrap() > 0.1);
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn what_a_child_has_used_still_counts_when_it_has_ended() {
+        // A shell, whose child works for two tenths of a second and ends, and who then waits to be told to end.
+        let work = "timeout 0.2 sh -c 'while :; do :; done'; echo; read end";
+        let mut shell = std::process::Command::new("sh");
+        let shell =
+            shell.args(["-c", work]).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut shell = shell.spawn().unwrap();
+        std::io::Read::read_exact(shell.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        assert_eq!(families(&[shell.id()]).unwrap(), [shell.id()]);
+        assert!(families_cpu_s(&[shell.id()]).unwrap() > 0.02);
+        drop(shell.stdin.take());
+        shell.wait().unwrap();
+        assert!(families_cpu_s(&[shell.id()]).is_err(), "a root that has ended is an error");
     }
 }

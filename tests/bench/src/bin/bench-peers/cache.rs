@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use bench::processes::{Memory, cpu_s, families};
+use bench::processes::{Memory, families, families_cpu_s};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use rockpool::commands::say;
@@ -205,11 +205,10 @@ impl Side {
         for (seed, connection) in (0..).zip(connections) {
             clients.spawn(client(connection, seed, requests.clone(), body_bytes, from..until));
         }
-        let processes = families(&self.roots)?;
         tokio::time::sleep_until(from.into()).await;
-        let cpu_before = cpu_s(&processes)?;
+        let cpu_before = families_cpu_s(&self.roots)?;
         tokio::time::sleep_until(until.into()).await;
-        let cpu = cpu_s(&processes)? - cpu_before;
+        let cpu = families_cpu_s(&self.roots)? - cpu_before;
         let mut latency = Histogram::new_with_bounds(1, HIGHEST_US, 3)?;
         while let Some(joined) = clients.join_next().await {
             latency.add(joined??)?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bench::processes::{Memory, cpu_s, families};
+use bench::processes::{Memory, families, families_cpu_s};
 use rockpool::local::free_port;
 use serde::Serialize;
 use tokio::net::UnixStream;
@@ -149,7 +149,7 @@ impl FastApi {
     /// # Errors
     /// Where one has ended.
     pub fn cpu_s(&self) -> anyhow::Result<f64> {
-        cpu_s(&self.process_ids()?)
+        families_cpu_s(&self.roots())
     }
 
     /// What they hold in memory.
@@ -157,11 +157,11 @@ impl FastApi {
     /// # Errors
     /// Where one has ended.
     pub fn memory(&self) -> anyhow::Result<Memory> {
-        Memory::of(&self.process_ids()?)
+        Memory::of(&families(&self.roots())?)
     }
 
-    fn process_ids(&self) -> anyhow::Result<Vec<u32>> {
-        families(&[self.redis.id(), self.uvicorn.id()])
+    fn roots(&self) -> [u32; 2] {
+        [self.redis.id(), self.uvicorn.id()]
     }
 
     /// Ends both.
