@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, DATE};
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
@@ -19,10 +19,12 @@ use crate::entry::Entry;
 use crate::flow::{Broken, Flow, Reader};
 use crate::key::{self, Key};
 use crate::origin::{Answer, Origin, OriginError};
+use crate::rules::freshness::Exchange;
 use crate::rules::reuse::Terms;
-use crate::rules::store::may_store;
+use crate::rules::settle::{Settled, Stored, settle};
+use crate::rules::store::Refused;
+use crate::rules::validate;
 use crate::rules::vary::{self, Selecting};
-use crate::rules::{hops, validate};
 
 /// What a request waits for: a resource, in view of what is known to decide between its variants.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -163,6 +165,8 @@ pub enum First {
     Answer(Answer),
     /// What is for others, too, from its beginning on: that may be gone when it looks.
     Reader(Reader),
+    /// What was stored, as a 304 says that it holds for this one.
+    Confirmed(Arc<Entry>),
 }
 
 /// What a fill asks.
@@ -239,23 +243,25 @@ impl Inner {
         }
         let target = fill.what.key.target();
         let mut answer = origin.ask(&Method::GET, target, asked, again).await?;
-        received(answer.response.headers_mut());
-        if let (StatusCode::NOT_MODIFIED, true, Some(stored)) =
-            (answer.response.status(), validating, &stored)
-        {
-            if validate::is_about(answer.response.headers(), &stored.headers) {
-                let entry = Arc::new(refreshed(&fill.what.key, stored, &answer, fill.born));
-                self.fills.store(fill, || self.keep(&fill.what.key, Arc::clone(&entry)));
-                return Ok(Outcome::Stored(entry));
-            }
+        let about = stored.as_deref().filter(|_| validating);
+        let mut settled = settled(&headers, about, &answer);
+        if settled == Settled::OfAnother {
             let mut asked = headers.clone();
             validate::ask_for_all(&mut asked);
             answer = origin.ask(&Method::GET, target, asked, again).await?;
-            received(answer.response.headers_mut());
+            settled = self::settled(&headers, None, &answer);
         }
-        let (status, said) = (answer.response.status(), answer.response.headers());
-        let may = may_store(&Method::GET, &headers, status, said);
-        let known_by = known_by(&fill.what.key, said);
+        let status = answer.response.status();
+        let may = match settled {
+            Settled::Confirmed { headers: refreshed, stored: may, forget } => {
+                let entry = about.map(|stored| confirmed(fill, stored, &headers, refreshed, answer.exchange));
+                let Some(entry) = entry.map(Arc::new) else { return Ok(Outcome::LookAgain) };
+                return Ok(self.confirm(fill, entry, may, forget, first));
+            }
+            Settled::New { stored: may } => may,
+            Settled::OfAnother => Err(Refused::Status),
+        };
+        let known_by = known_by(&fill.what.key, answer.response.headers());
         let len = answer.response.body().size_hint().exact();
         let large = len.is_some_and(|len| len > self.config.object_bytes_max);
         let (Ok(()), Some(known_by), false) = (may, known_by, large) else {
@@ -265,6 +271,34 @@ impl Inner {
         };
         let idle = Duration::from_millis(origin.config.idle_ms);
         Ok(self.share(fill, &headers, known_by, idle, answer, first).await)
+    }
+
+    /// What is stored still holds, as a 304 says: for all, or for the one who asked.
+    fn confirm(
+        &self,
+        fill: &Fill,
+        entry: Arc<Entry>,
+        may: Result<(), Refused>,
+        forget: bool,
+        first: oneshot::Sender<First>,
+    ) -> Outcome {
+        let key = &fill.what.key;
+        self.fills.store(fill, || {
+            if forget {
+                self.drop_stored(key);
+            }
+            if may.is_ok() {
+                self.keep(key, Arc::clone(&entry));
+            }
+        });
+        match may {
+            Ok(()) => Outcome::Stored(entry),
+            Err(refused) => {
+                tracing::debug!(%key, ?refused, "not stored any more");
+                drop(first.send(First::Confirmed(entry)));
+                Outcome::NotShared(StatusCode::NOT_MODIFIED)
+            }
+        }
     }
 
     /// Lets all who wait read a response as it comes, and stores it when all of it has come.
@@ -325,6 +359,10 @@ impl Inner {
     /// Forgets a resource here: what was said of it may have changed.
     pub(crate) fn forget(&self, key: &Key) {
         self.fills.disown(key);
+        self.drop_stored(key);
+    }
+
+    fn drop_stored(&self, key: &Key) {
         self.memory.invalidate(key);
         if let Some(disk) = &self.disk {
             disk.remove(key);
@@ -366,20 +404,8 @@ impl Coming {
                 whole.freeze()
             }
         };
-        if !entry.headers.contains_key(CONTENT_LENGTH) {
-            entry.headers.insert(CONTENT_LENGTH, HeaderValue::from(entry.body.len()));
-        }
+        entry.headers.insert(CONTENT_LENGTH, HeaderValue::from(entry.body.len()));
         Some(Arc::new(entry))
-    }
-}
-
-/// What a response is from here on: without what was for one connection, and with a date (RFC 9110, 6.6.1).
-pub fn received(headers: &mut HeaderMap) {
-    hops::remove(headers);
-    if !headers.contains_key(DATE)
-        && let Ok(now) = HeaderValue::try_from(httpdate::fmt_http_date(std::time::SystemTime::now()))
-    {
-        headers.insert(DATE, now);
     }
 }
 
@@ -390,17 +416,31 @@ fn known_by(key: &Key, headers: &HeaderMap) -> Option<Vec<PurgeKey>> {
     Some(known_by)
 }
 
-/// What is stored, as a 304 says that it still holds.
-fn refreshed(key: &Key, stored: &Entry, answer: &Answer, born: Moment) -> Entry {
-    let mut entry = stored.clone();
-    // A response that says its age says it anew, or is new.
-    entry.headers.remove(http::header::AGE);
-    validate::refresh(&mut entry.headers, answer.response.headers());
-    entry.exchange = answer.exchange;
-    entry.terms = Terms::of(entry.status, &entry.headers, entry.exchange);
-    entry.born = born;
-    if let Some(known_by) = known_by(key, &entry.headers) {
-        entry.known_by = known_by;
+fn settled(request: &HeaderMap, about: Option<&Entry>, answer: &Answer) -> Settled {
+    let about = about.map(|entry| Stored {
+        status: entry.status,
+        headers: &entry.headers,
+        selecting: &entry.selecting,
+    });
+    settle(request, about, answer.response.status(), answer.response.headers())
+}
+
+/// What is stored, under the header that a 304 gives it.
+fn confirmed(
+    fill: &Fill,
+    stored: &Entry,
+    request: &HeaderMap,
+    headers: HeaderMap,
+    exchange: Exchange,
+) -> Entry {
+    Entry {
+        status: stored.status,
+        terms: Terms::of(stored.status, &headers, exchange),
+        selecting: vary::selecting(request, &headers),
+        known_by: known_by(&fill.what.key, &headers).unwrap_or_else(|| stored.known_by.clone()),
+        headers,
+        exchange,
+        born: fill.born,
+        body: stored.body.clone(),
     }
-    entry
 }

@@ -9,6 +9,7 @@
 //! | [`key`], [`entry`] | what names a response, and what is stored of it |
 //! | `record`, [`disk`] | the same in bytes, and the tier that outlives the process |
 //! | [`origin`], [`breaker`] | where content comes from, and when it is left alone |
+//! | [`upload`] | a request's body on its way there |
 //! | [`ledger`] | what was purged |
 //! | `answer`, `body` | what a client gets |
 //! | `prefetch` | what is fetched before anybody asks |
@@ -32,6 +33,7 @@ mod prefetch;
 mod record;
 pub mod rules;
 mod serve;
+pub mod upload;
 
 /// What is private, for the fuzz targets (edge-node/fuzz).
 #[cfg(fuzzing)]

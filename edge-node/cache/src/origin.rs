@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{HOST, VIA};
+use http::header::{DATE, HOST, VIA};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body::Body as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
@@ -21,7 +22,10 @@ use crate::breaker::Breaker;
 use crate::config::OriginConfig;
 use crate::key::Key;
 use crate::metrics::Metrics;
+use crate::rules::framing::{self, UnknownCoding};
 use crate::rules::freshness::Exchange;
+use crate::rules::hops;
+use crate::upload::{self, UploadError};
 
 /// By which name Surrogate-Control can speak to this cache (W3C, Edge Architecture Specification, 2.2).
 const SURROGATE_CAPABILITY: HeaderName = HeaderName::from_static("surrogate-capability");
@@ -56,6 +60,12 @@ pub enum OriginError {
     /// As many requests as may be are on their way already.
     #[error("too many requests are on their way to the origin {0:?}")]
     Busy(String),
+    /// It answered in a transfer coding that is not known here (RFC 9112, 6.1).
+    #[error("the response of the origin {0:?} has a transfer coding other than `chunked`")]
+    Coding(String),
+    /// The request's own body came to no good end: that says nothing of the origin.
+    #[error(transparent)]
+    Upload(UploadError),
 }
 
 /// A response's head, and the body as it comes.
@@ -145,7 +155,7 @@ impl Origin {
             let mut pause = PAUSE;
             for tried in 0.. {
                 let answered = self.ask_once(method.clone(), target, headers.clone(), nothing()).await;
-                match answered {
+                match answered.map_err(|error| self.failed(error)) {
                     Err(OriginError::Unreachable(_)) if tried < tries => {}
                     answered => return answered,
                 }
@@ -169,9 +179,19 @@ impl Origin {
         headers: HeaderMap,
         body: RequestBody,
     ) -> Result<Answer, OriginError> {
-        let answered =
-            tokio::time::timeout(self.config.deadline(), self.ask_once(method, target, headers, body)).await;
-        answered.unwrap_or_else(|_| Err(self.failed(OriginError::TimedOut(self.config.name.clone()))))
+        let (body, progress) = upload::watched(body).map_err(OriginError::Upload)?;
+        let asked = self.ask_once(method, target, headers, body);
+        let answered = tokio::time::timeout(self.config.deadline(), asked).await;
+        let error = match answered {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => error,
+            Err(_) => OriginError::TimedOut(self.config.name.clone()),
+        };
+        match progress.fault(matches!(error, OriginError::TimedOut(_))) {
+            Some(fault) => Err(OriginError::Upload(fault)),
+            None if progress.is_under_way() && matches!(error, OriginError::Unreachable(_)) => Err(error),
+            None => Err(self.failed(error)),
+        }
     }
 
     async fn ask_once(
@@ -195,14 +215,15 @@ impl Origin {
         headers.append(VIA, HeaderValue::from_static("1.1 rockpool"));
         headers.append(SURROGATE_CAPABILITY, HeaderValue::from_static("rockpool=\"Surrogate/1.0\""));
         let mut request = Request::new(body);
-        *request.method_mut() = method;
+        *request.method_mut() = method.clone();
         *request.uri_mut() = self.uri(target).ok_or_else(|| OriginError::Unreachable(name()))?;
         *request.headers_mut() = headers;
         let asked = SystemTime::now();
         let response = self.client.request(request).await.map_err(|error| {
             tracing::debug!(origin = self.config.name, error = describe(&error), "no answer");
-            self.failed(OriginError::Unreachable(name()))
+            OriginError::Unreachable(name())
         })?;
+        let response = received(&method, response).map_err(|UnknownCoding| OriginError::Coding(name()))?;
         self.breaker().succeeded();
         self.count(response.status().as_str());
         self.metrics.origin_up.with_label_values(&[&self.config.name]).set(1);
@@ -216,16 +237,21 @@ impl Origin {
         Uri::builder().scheme(scheme).authority(authority).path_and_query(target).build().ok()
     }
 
+    /// Counts what the origin did: only that opens the breaker.
     fn failed(&self, error: OriginError) -> OriginError {
+        let outcome = match error {
+            OriginError::TimedOut(_) => "timed_out",
+            OriginError::Unreachable(_) => "unreachable",
+            OriginError::Coding(_) => "coding",
+            OriginError::LeftAlone(..) | OriginError::Busy(_) | OriginError::Upload(_) => return error,
+        };
         let mut breaker = self.breaker();
         breaker.failed(Instant::now());
         if breaker.is_open() {
             self.metrics.origin_up.with_label_values(&[&self.config.name]).set(0);
         }
-        self.count(match error {
-            OriginError::TimedOut(_) => "timed_out",
-            _ => "unreachable",
-        });
+        drop(breaker);
+        self.count(outcome);
         error
     }
 
@@ -267,6 +293,20 @@ impl Origin {
         let answered = tokio::time::timeout(self.config.deadline(), self.client.request(request)).await;
         matches!(answered, Ok(Ok(response)) if response.status() < StatusCode::BAD_REQUEST)
     }
+}
+
+/// What a response is from here on: framed as it really is, without what was for one connection, and with a date (RFC 9110, 6.6.1).
+fn received(asked: &Method, mut response: Response<Incoming>) -> Result<Response<Incoming>, UnknownCoding> {
+    let (status, len) = (response.status(), response.body().size_hint().exact());
+    let headers = response.headers_mut();
+    framing::settle(asked, status, headers, len)?;
+    hops::remove(headers);
+    if !headers.contains_key(DATE)
+        && let Ok(now) = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now()))
+    {
+        headers.insert(DATE, now);
+    }
+    Ok(response)
 }
 
 /// The body of a request that has none.

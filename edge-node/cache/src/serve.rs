@@ -5,25 +5,21 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::header::{CONTENT_LOCATION, LOCATION, RANGE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::Body as _;
 use tokio::sync::oneshot;
 
 use crate::answer::{self, Did, Forwarded};
 use crate::body::CacheBody;
 use crate::entry::Entry;
-use crate::fill::{Fill, First, Outcome, Question, Turn, What, received};
+use crate::fill::{Fill, First, Outcome, Question, Turn, What};
 use crate::flow::Reader;
 use crate::key::Key;
 use crate::origin::{Answer, Origin, OriginError, RequestBody, nothing};
 use crate::rules::reuse::{Judged, Reuse, asked, judge};
-use crate::rules::{hops, vary};
+use crate::rules::{forward, hops, validate, vary};
 use crate::{Cache, Failure, Inner};
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-/// Beside `X-Forwarded-*`: what some servers take for the host or the path that was asked for.
-const MISLEADING: [&str; 5] =
-    ["forwarded", "x-host", "x-original-url", "x-rewrite-url", "x-http-method-override"];
 /// How often a request looks again, when what it waited for turned out not to be for it.
 const LOOKS_MAX: usize = 4;
 
@@ -43,21 +39,14 @@ struct Asked {
 }
 
 impl Asked {
-    /// The header that its origin gets.
-    fn for_origin(&self) -> HeaderMap {
-        let mut headers = self.headers.clone();
-        // What a caller says of its way here is not passed on, nor the host that it named: an origin may write them into an answer, or be led
-        // to another by them, and all would get that from the cache who did not say so.
-        let misleads = |name: &&HeaderName| {
-            name.as_str().starts_with("x-forwarded-") || MISLEADING.contains(&name.as_str())
-        };
-        for name in self.headers.keys().filter(misleads) {
-            headers.remove(name);
-        }
-        let from = self.from.and_then(|from| HeaderValue::try_from(from.to_string()).ok());
-        headers.extend(from.map(|from| (FORWARDED_FOR, from)));
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
-        headers
+    /// The header that its origin gets, with a body or without.
+    fn for_origin(&self, with_body: bool) -> HeaderMap {
+        forward::request(&self.headers, self.from, with_body)
+    }
+
+    /// Whether it may be answered from here: else its preconditions are the origin's to judge.
+    fn may_be_here(&self) -> bool {
+        matches!(self.method, Method::GET | Method::HEAD) && !validate::is_for_origin(&self.headers)
     }
 }
 
@@ -110,8 +99,9 @@ impl Cache {
             named.and_then(|origin| Ok((Arc::clone(origin), origin.key(target).ok_or(Failure::Target)?)));
         let (origin, key) = keyed.inspect_err(|_| inner.metrics.count("error"))?;
         hops::remove(&mut headers);
+        forward::say_scheme(&mut headers);
         let asked = Asked { from, origin, key, method, headers };
-        if matches!(asked.method, Method::GET | Method::HEAD) {
+        if asked.may_be_here() {
             let found = inner.find(&asked).filter(|(_, judged)| judged.reuse == Reuse::Fresh);
             if let Some((entry, judged)) = found {
                 return Ok(Looked::Hit(inner.hit(&asked, &entry, &judged, None)));
@@ -127,8 +117,12 @@ impl Cache {
     pub async fn ask(&self, wanted: Wanted, body: RequestBody) -> Result<Response<CacheBody>, Failure> {
         let (inner, Wanted(asked)) = (&self.inner, wanted);
         let answered = match asked.method {
-            Method::GET => inner.get(&asked).await,
             Method::CONNECT | Method::TRACE => Err(Failure::Method),
+            Method::GET | Method::HEAD if !asked.may_be_here() => {
+                inner.pass(&asked, nothing(), Forwarded::Request).await
+            }
+            Method::GET => inner.get(&asked).await,
+            Method::HEAD => inner.head(&asked).await,
             _ => inner.pass(&asked, body, Forwarded::Method).await,
         };
         answered.inspect_err(|_| inner.metrics.count("error"))
@@ -136,6 +130,18 @@ impl Cache {
 }
 
 impl Inner {
+    /// HEAD is answered as GET is from what is stored, and passed on where nothing is: a body that nobody wants is not fetched. Where the
+    /// origin gives no answer, there may still be something on disk.
+    async fn head(self: &Arc<Self>, asked: &Asked) -> Result<Response<CacheBody>, Failure> {
+        if self.find(asked).is_some() || self::asked(&asked.headers).only_if_cached {
+            return self.get(asked).await;
+        }
+        match self.pass(asked, nothing(), Forwarded::Method).await {
+            Err(Failure::Origin(_)) => self.get(asked).await,
+            passed => passed,
+        }
+    }
+
     async fn get(self: &Arc<Self>, asked: &Asked) -> Result<Response<CacheBody>, Failure> {
         let mut alone = false;
         for _ in 0..LOOKS_MAX {
@@ -224,7 +230,7 @@ impl Inner {
     ) -> Result<Option<Response<CacheBody>>, Failure> {
         let question = Question {
             origin: Arc::clone(&asked.origin),
-            headers: asked.for_origin(),
+            headers: asked.for_origin(false),
             stored: found.map(|(entry, _)| Arc::clone(entry)),
             again: !found.is_some_and(|(_, judged)| judged.if_gone),
             look,
@@ -237,7 +243,7 @@ impl Inner {
     /// Asks the origin whether what is stored still holds, while that is served.
     fn refresh(self: &Arc<Self>, asked: &Asked, entry: &Arc<Entry>) {
         if let Ok(Turn::Lead(fill)) = self.join(asked, Some(entry)) {
-            let (origin, headers) = (Arc::clone(&asked.origin), asked.for_origin());
+            let (origin, headers) = (Arc::clone(&asked.origin), asked.for_origin(false));
             let question =
                 Question { origin, headers, stored: Some(Arc::clone(entry)), again: false, look: true };
             self.tasks.spawn(Arc::clone(self).fill(fill, question, oneshot::channel().0));
@@ -259,12 +265,15 @@ impl Inner {
                     return Ok(Some(stale));
                 }
                 self.solo.insert(asked.key.clone(), ());
-                let Ok(First::Answer(answer)) = own.await else { return Ok(None) };
-                self.own(asked, answer, why).await.map(Some)
+                match own.await {
+                    Ok(First::Answer(answer)) => self.own(asked, answer, why).await.map(Some),
+                    Ok(First::Confirmed(entry)) => Ok(Some(self.validated(asked, &entry, why, false))),
+                    Ok(First::Reader(_)) | Err(_) => Ok(None),
+                }
             }
             Outcome::LookAgain => Ok(None),
             Outcome::Failed(error) => self.failed(asked, found, error).map(Some),
-            Outcome::Stored(entry) => Ok(Some(self.validated(asked, &entry, why))),
+            Outcome::Stored(entry) => Ok(Some(self.validated(asked, &entry, why, true))),
             Outcome::Coming(head, _) => {
                 if let Some(stale) = self.instead(asked, found, head.status) {
                     return Ok(Some(stale));
@@ -297,7 +306,7 @@ impl Inner {
                 Ok(flow.read().map(|reader| self.arriving(asked, &head, reader, why, true)))
             }
             Outcome::Coming(head, _) => Ok(self.instead(asked, found, head.status)),
-            Outcome::Stored(entry) if is_for(&entry) => Ok(Some(self.validated(asked, &entry, why))),
+            Outcome::Stored(entry) if is_for(&entry) => Ok(Some(self.validated(asked, &entry, why, true))),
             Outcome::Stored(_) | Outcome::LookAgain => Ok(None),
         }
     }
@@ -315,10 +324,10 @@ impl Inner {
     }
 
     /// The origin has said that it still holds.
-    fn validated(&self, asked: &Asked, entry: &Entry, why: Forwarded) -> Response<CacheBody> {
+    fn validated(&self, asked: &Asked, entry: &Entry, why: Forwarded, stored: bool) -> Response<CacheBody> {
         let judged = judge(&asked.headers, &entry.terms, SystemTime::now(), self.habits);
         let status = Some(StatusCode::NOT_MODIFIED);
-        let did = Did::Forwarded { why, status, stored: true, collapsed: false, detail: None };
+        let did = Did::Forwarded { why, status, stored, collapsed: false, detail: None };
         self.count(did);
         answer::stored(&asked.method, &asked.headers, entry, &judged, did)
     }
@@ -415,13 +424,13 @@ impl Inner {
         why: Forwarded,
     ) -> Result<Response<CacheBody>, Failure> {
         let Asked { origin, key, method, .. } = asked;
+        let with_body = !body.is_end_stream();
         let answer = origin
-            .pass(method.clone(), key.target(), asked.for_origin(), body)
+            .pass(method.clone(), key.target(), asked.for_origin(with_body), body)
             .await
             .map_err(Failure::Origin)?;
         let Answer { response, place, .. } = answer;
-        let (mut head, body) = response.into_parts();
-        received(&mut head.headers);
+        let (head, body) = response.into_parts();
         if !method.is_safe() && (head.status.is_success() || head.status.is_redirection()) {
             let named = [LOCATION, CONTENT_LOCATION].into_iter().filter_map(|name| head.headers.get(name));
             let named = named.filter_map(|value| key.sibling(value.to_str().ok()?));

@@ -74,10 +74,13 @@ pub fn age(response: &HeaderMap, exchange: Exchange, now: SystemTime) -> Duratio
     apparent.max(corrected) + since(now, exchange.came)
 }
 
-/// Of several values the first counts, and none that cannot be read (RFC 9111, 5.1).
+/// Of several values the first counts, and none that cannot be read (RFC 9111, 5.1). What stands behind its digits, `7200.0`, is left out:
+/// to take such a response for new would be the larger mistake.
 fn age_value(response: &HeaderMap) -> Duration {
     let text = response.get(AGE).and_then(|value| value.to_str().ok());
-    text.and_then(|text| members(text).next()).and_then(seconds).unwrap_or_default()
+    let first = text.and_then(|text| members(text).next()).unwrap_or_default();
+    let digits = first.bytes().take_while(u8::is_ascii_digit).count();
+    seconds(&first[..digits]).unwrap_or_default()
 }
 
 /// A moment in any of the three forms (RFC 9110, 5.6.7).

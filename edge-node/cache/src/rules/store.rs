@@ -14,7 +14,9 @@ pub enum Refused {
     Method,
     /// A part of a response, or not a final one.
     Status,
-    /// `no-store`, of the request or the response.
+    /// `no-store` of the request.
+    RequestNoStore,
+    /// `no-store` of the response.
     NoStore,
     /// `private`.
     Private,
@@ -26,6 +28,8 @@ pub enum Refused {
     VaryAll,
     /// Nothing says, or lets guess, how long it is fresh, nor can it be validated.
     NoLifetime,
+    /// It has more tags, or longer ones, than are kept: it could not be purged by all of them.
+    Tags,
 }
 
 /// Whether the response to a request may be stored.
@@ -46,7 +50,8 @@ pub fn may_store(
     let rules = [
         (method == Method::GET, Refused::Method),
         (status.as_u16() >= 200 && !matches!(status.as_u16(), 206 | 304) && understood, Refused::Status),
-        (!asked.no_store && (!said.no_store || (said.must_understand && understood)), Refused::NoStore),
+        (!asked.no_store, Refused::RequestNoStore),
+        (!said.no_store || (said.must_understand && understood), Refused::NoStore),
         (!said.private, Refused::Private),
         (!request.contains_key(AUTHORIZATION) || for_others || said.must_revalidate, Refused::Authorization),
         (!response.contains_key(SET_COOKIE) || for_others, Refused::SetCookie),

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use super::conditional::{Part, part};
 use super::freshness::{Exchange, age, directives, lifetime};
 use super::reuse::{Habits, Judged, Reuse, Terms, judge};
+use super::settle::{Settled, Stored, settle};
 use super::store::{Refused, may_store};
 use super::{hops, validate, vary};
 
@@ -111,8 +112,11 @@ fn age_is_what_the_headers_say_or_the_clock_whichever_is_more() {
     assert_eq!(old(&[("date", &date(-100))]), 110);
     assert_eq!(old(&[("age", "30"), ("date", &date(-100))]), 110);
     assert_eq!(old(&[("age", "30, 40")]), 42);
-    for wrong in ["-1", "x", "3.5", ""] {
+    for wrong in ["-1", "x", ".5", ""] {
         assert_eq!(old(&[("age", wrong)]), 12, "{wrong:?}");
+    }
+    for odd in ["30.5", "30;a=b", "30, x", "30 s"] {
+        assert_eq!(old(&[("age", odd)]), 42, "{odd:?}");
     }
     assert_eq!(old(&[("date", &date(100))]), 12, "a clock that is ahead");
 }
@@ -131,7 +135,7 @@ fn what_is_stored() {
     assert_eq!(storing(&[], 206, &[fresh]), Err(Refused::Status));
     assert_eq!(storing(&[], 599, &[("cache-control", "max-age=60, must-understand")]), Err(Refused::Status));
     assert_eq!(storing(&[], 200, &[("cache-control", "max-age=60, no-store")]), Err(Refused::NoStore));
-    assert_eq!(storing(&[("cache-control", "no-store")], 200, &[fresh]), Err(Refused::NoStore));
+    assert_eq!(storing(&[("cache-control", "no-store")], 200, &[fresh]), Err(Refused::RequestNoStore));
     assert_eq!(storing(&[], 200, &[("cache-control", "max-age=60, private")]), Err(Refused::Private));
     assert_eq!(storing(&[], 200, &[fresh, ("vary", "*")]), Err(Refused::VaryAll));
     let post = may_store(&Method::POST, &headers(&[]), StatusCode::OK, &headers(&[fresh]));
@@ -283,6 +287,92 @@ fn a_304_changes_what_it_says_but_what_is_of_the_content() {
     assert_eq!(stored, due);
     assert!(!validate::is_about(&headers(&[("etag", "\"b\"")]), &stored));
     assert!(validate::is_about(&headers(&[]), &stored));
+}
+
+#[test]
+fn what_one_client_asks_of_its_own_is_in_no_fetch_for_all() {
+    let own = [
+        "if-match",
+        "if-unmodified-since",
+        "if-none-match",
+        "if-modified-since",
+        "if-range",
+        "range",
+        "a-im",
+    ];
+    let mut request: HeaderMap = headers(&own.map(|name| (name, "\"nope\"")));
+    request.extend(headers(&[("accept", "a/b")]));
+    let mut validating = request.clone();
+    validate::ask_for_all(&mut request);
+    assert_eq!(request, headers(&[("accept", "a/b")]));
+    assert!(validate::ask_if_changed(&mut validating, &headers(&[("etag", "\"a\"")])));
+    assert_eq!(validating, headers(&[("accept", "a/b"), ("if-none-match", "\"a\"")]));
+}
+
+#[test]
+fn a_weak_tag_stays_weak() {
+    let mut stored = headers(&[("etag", "W/\"a\""), ("content-encoding", "gzip")]);
+    let said = headers(&[("etag", "\"a\""), ("x", "1")]);
+    assert!(validate::is_about(&said, &stored));
+    validate::refresh(&mut stored, &said);
+    assert_eq!(stored, headers(&[("etag", "W/\"a\""), ("content-encoding", "gzip"), ("x", "1")]));
+}
+
+/// What becomes of a 304 with these fields, to this request, where `stored` is stored.
+fn confirmed(
+    request: &[(&str, &str)],
+    stored: &[(&str, &str)],
+    said: &[(&str, &str)],
+) -> (Result<(), Refused>, bool) {
+    let (request, stored) = (headers(request), headers(stored));
+    let selecting = vary::selecting(&request, &stored);
+    let about = Stored { status: StatusCode::OK, headers: &stored, selecting: &selecting };
+    match settle(&request, Some(about), StatusCode::NOT_MODIFIED, &headers(said)) {
+        Settled::Confirmed { stored, forget, .. } => (stored, forget),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn after_a_304_the_whole_question_is_asked_again() {
+    let stored = [("etag", "\"a\""), ("cache-control", "max-age=1")];
+    let fresh = ("cache-control", "max-age=60");
+    assert_eq!(confirmed(&[], &stored, &[fresh]), (Ok(()), false));
+    for (said, refused) in [
+        (("set-cookie", "session=1"), Refused::SetCookie),
+        (("vary", "*"), Refused::VaryAll),
+        (("cache-control", "private, max-age=60"), Refused::Private),
+        (("cache-control", "no-store"), Refused::NoStore),
+        (("cdn-cache-control", "private"), Refused::Private),
+    ] {
+        assert_eq!(confirmed(&[], &stored, &[said]), (Err(refused), true), "{said:?}");
+    }
+    let tags: Vec<_> = (0..=crate::key::TAGS_LEN_MAX).map(|n| n.to_string()).collect();
+    assert_eq!(confirmed(&[], &stored, &[("cache-tag", &tags.join(","))]), (Err(Refused::Tags), true));
+    let public = [("cache-control", "public, max-age=60"), ("set-cookie", "theme=dark")];
+    assert_eq!(confirmed(&[], &stored, &public), (Ok(()), false));
+    // Who asks counts, too, and takes nothing from others.
+    let key = [("authorization", "Bearer x")];
+    let public = [("etag", "\"a\""), ("cache-control", "public, max-age=1")];
+    assert_eq!(confirmed(&key, &public, &[]), (Ok(()), false));
+    assert_eq!(confirmed(&key, &public, &[fresh]), (Err(Refused::Authorization), false));
+    let no_store = [("cache-control", "no-store")];
+    assert_eq!(confirmed(&no_store, &stored, &[fresh]), (Err(Refused::RequestNoStore), false));
+    // It was made for fewer requests than it seemed.
+    assert_eq!(confirmed(&[("cookie", "a=b")], &stored, &[("vary", "Cookie")]), (Ok(()), true));
+}
+
+#[test]
+fn a_304_about_another_response_changes_nothing() {
+    let (stored, none) = (headers(&[("etag", "\"a\"")]), vary::Selecting::new());
+    let about = || Some(Stored { status: StatusCode::OK, headers: &stored, selecting: &none });
+    let of = |about, status: StatusCode, said: &[(&str, &str)]| {
+        settle(&HeaderMap::new(), about, status, &headers(said))
+    };
+    assert_eq!(of(about(), StatusCode::NOT_MODIFIED, &[("etag", "\"b\"")]), Settled::OfAnother);
+    let fresh = [("cache-control", "max-age=60")];
+    assert_eq!(of(about(), StatusCode::OK, &fresh), Settled::New { stored: Ok(()) });
+    assert_eq!(of(None, StatusCode::NOT_MODIFIED, &fresh), Settled::New { stored: Err(Refused::Status) });
 }
 
 fn sent(request: &[(&str, &str)], response: &[(&str, &str)]) -> Part {

@@ -1,15 +1,36 @@
 //! Asking the origin whether a stored response still holds, and what its answer changes (RFC 9111, 4.3).
 
 use http::header::{
-    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
-    LAST_MODIFIED, RANGE,
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+    IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// The preconditions of clients are answered here, so the origin does not see them (RFC 9111, 4.3.2).
-const OF_CLIENTS: [HeaderName; 4] = [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE];
-/// What is stored depends on these, so they stay as they were (RFC 9111, 3.2).
-const OF_CONTENT: [HeaderName; 3] = [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_RANGE];
+/// What gets one client another answer than the others: preconditions, parts, differences (RFC 3229, 10.5.3). They are answered here
+/// (RFC 9111, 4.3.2), or by the origin to who asked alone ([`is_for_origin`]): a fetch that others may share has none of them.
+const OF_CLIENTS: [HeaderName; 7] = [
+    IF_NONE_MATCH,
+    IF_MODIFIED_SINCE,
+    IF_MATCH,
+    IF_UNMODIFIED_SINCE,
+    IF_RANGE,
+    RANGE,
+    HeaderName::from_static("a-im"),
+];
+/// What is stored depends on these, so they stay as they were (RFC 9111, 3.2): the digests, too, since the content is the same.
+const OF_CONTENT: [HeaderName; 6] = [
+    CONTENT_LENGTH,
+    CONTENT_ENCODING,
+    CONTENT_RANGE,
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+];
+
+/// Whether only the origin can say if a request's preconditions hold (RFC 9110, 13.1.1 and 13.1.4; RFC 9111, 4.3.2).
+pub fn is_for_origin(request: &HeaderMap) -> bool {
+    request.contains_key(IF_MATCH) || request.contains_key(IF_UNMODIFIED_SINCE)
+}
 
 /// Takes out what would get a part of the response, or none.
 pub fn ask_for_all(request: &mut HeaderMap) {
@@ -42,9 +63,12 @@ pub fn is_about(not_modified: &HeaderMap, stored: &HeaderMap) -> bool {
     }
 }
 
-/// Brings the stored header up to date. Of `not_modified` no field may be left that is for one connection only.
+/// Brings the stored header up to date. Of `not_modified` no field may be left that is for one connection only. A weak entity tag stays:
+/// origins that compress on the way out weaken it in a 200 and not in a 304, which makes the stored bytes no others.
 pub fn refresh(stored: &mut HeaderMap, not_modified: &HeaderMap) {
-    for name in not_modified.keys().filter(|name| !OF_CONTENT.contains(name)) {
+    let weak = stored.get(ETAG).is_some_and(|tag| tag.as_bytes().starts_with(b"W/"));
+    let stays = |name: &HeaderName| OF_CONTENT.contains(name) || (weak && name == ETAG);
+    for name in not_modified.keys().filter(|name| !stays(name)) {
         stored.remove(name);
         for value in not_modified.get_all(name) {
             stored.append(name, value.clone());

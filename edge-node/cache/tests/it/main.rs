@@ -4,6 +4,7 @@
 
 mod coalescing;
 mod failing;
+mod hostile;
 mod origin;
 mod purging;
 mod reusing;

@@ -7,15 +7,16 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use edge_cache::ledger::{Known, Ledger};
-use edge_cache::{Cache, CacheBody, CacheConfig, Failure, Metrics};
+use edge_cache::{Cache, CacheBody, CacheConfig, Failure, Metrics, RequestBody};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Empty, Full};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use proto::purge::{PurgeKey, Purges};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -83,6 +84,41 @@ pub async fn place(says: impl Fn(Request<Incoming>, u64) -> Said + Send + Sync +
     let url = format!("http://{}/base", listener.local_addr().unwrap());
     let (fetches, asked) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(Vec::new())));
     let server = tokio::spawn(serve(listener, Arc::new(says), fetches.clone(), asked.clone()));
+    before(&url, server, fetches, asked)
+}
+
+/// An origin that sends these bytes in answer to each request's head, on one connection after the other, whatever the head says.
+pub async fn sending(bytes: &'static [u8]) -> Place {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/base", listener.local_addr().unwrap());
+    let fetches = Arc::new(AtomicU64::new(0));
+    let counted = fetches.clone();
+    let server = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let counted = counted.clone();
+            tokio::spawn(async move {
+                let mut heard = Vec::new();
+                while stream.read_buf(&mut heard).await.is_ok_and(|len| len > 0) {
+                    while let Some(end) = heard.windows(4).position(|four| four == b"\r\n\r\n") {
+                        heard.drain(..end + 4);
+                        counted.fetch_add(1, Ordering::SeqCst);
+                        let _ = stream.write_all(bytes).await;
+                    }
+                }
+            });
+        }
+    });
+    before(&url, server, fetches, Arc::default())
+}
+
+/// A cache before an origin.
+fn before(
+    url: &str,
+    server: JoinHandle<()>,
+    fetches: Arc<AtomicU64>,
+    asked: Arc<Mutex<Vec<HeaderMap>>>,
+) -> Place {
     let origin = format!("name = \"shop\"\nurl = \"{url}\"\nretries = 1\ndeadline_ms = 5000\nidle_ms = 3000");
     let config = CacheConfig {
         memory_bytes: 16 << 20,
@@ -168,7 +204,17 @@ pub async fn ask(
     target: &str,
     headers: &[(&str, &str)],
 ) -> Result<Response<CacheBody>, Failure> {
-    let mut request = Request::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
+    ask_with(cache, method, target, headers, edge_cache::origin::nothing()).await
+}
+
+pub async fn ask_with(
+    cache: &Cache,
+    method: Method,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: RequestBody,
+) -> Result<Response<CacheBody>, Failure> {
+    let mut request = Request::new(body);
     *request.method_mut() = method;
     for (name, value) in headers {
         request.headers_mut().append(http::HeaderName::try_from(*name).unwrap(), value.parse().unwrap());

@@ -7,8 +7,9 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use edge_cache::origin::OriginError;
+use edge_cache::upload::UploadError;
 use edge_cache::{CACHE_STATUS, CacheBody, Failure, Looked};
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::BodyExt as _;
 use proto::control::{ContentPurged, PurgeContent};
 use proto::{Code, ErrorReply};
 use service::http::{Body as JsonBody, Refusal};
@@ -18,8 +19,6 @@ use super::guard::Watch;
 use super::{Http, guard};
 use crate::gateway::apps::Scope;
 
-/// Largest body of a request that is passed on, in bytes.
-const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Where content is.
 pub(super) const PREFIX: &str = "/c/";
 /// The same, for metrics.
@@ -35,7 +34,7 @@ pub(super) async fn content(http: &Http, request: Request) -> Response {
         Ok(Looked::Hit(response)) => located(http, &uri, response),
         Ok(Looked::Ask(wanted)) => {
             let answer = async {
-                let body = Limited::new(body, BODY_BYTES_MAX).boxed_unsync();
+                let body = body.map_err(Into::into).boxed_unsync();
                 match http.purger.cache.ask(wanted, body).await {
                     Ok(response) => located(http, &uri, response),
                     Err(failure) => refused(&failure),
@@ -97,6 +96,15 @@ fn refused(failure: &Failure) -> Response {
         Failure::NotCached => (Code::DeadlineExceeded, "fwd=request; detail=only-if-cached"),
         Failure::Full | Failure::Origin(OriginError::Busy(_)) => {
             (Code::Overloaded, "fwd=miss; detail=overloaded")
+        }
+        Failure::Origin(OriginError::Upload(UploadError::TooLarge)) => {
+            (Code::TooLarge, "fwd=method; detail=body-too-large")
+        }
+        Failure::Origin(OriginError::Upload(UploadError::Broken)) => {
+            (Code::Malformed, "fwd=method; detail=body-broken")
+        }
+        Failure::Origin(OriginError::Upload(UploadError::Slow)) => {
+            (Code::DeadlineExceeded, "fwd=method; detail=body-slow")
         }
         Failure::Origin(OriginError::TimedOut(_)) => (Code::DeadlineExceeded, "fwd=miss; detail=offline"),
         Failure::Origin(_) => (Code::Unavailable, "fwd=miss; detail=offline"),

@@ -2,7 +2,9 @@
 //! and 2; streams of WebTransport are told apart here.
 
 mod bounded;
+mod content;
 pub(super) mod frames;
+pub(super) mod malformed;
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -11,9 +13,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderValue, Request, Response, header};
+use axum::http::{HeaderValue, Method, Request, Response, header};
 use bounded::Bounded;
-use bytes::Buf as _;
+use content::Content;
 use h3::error::{Code, ConnectionError, StreamError};
 use h3::ext::Protocol;
 use h3::frame::FrameStream;
@@ -22,8 +24,9 @@ use h3::quic::{BidiStream, OpenStreams};
 use h3::server::{Connection, RequestResolver, RequestStream};
 use h3::stream::BufRecvStream;
 use h3::webtransport::SessionId;
-use http_body::{Body as _, Frame as BodyFrame};
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
+use malformed::Malformed;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -186,11 +189,24 @@ async fn told_apart(mut resolver: RequestResolver<Bounded, Bytes>, talk: Arc<Tal
     if let Ok(Some(Frame::WebTransportStream(session))) = first {
         return webtransport::both_ways(resolver.frame_stream.into_inner(), session, talk).await;
     }
+    let section = match &first {
+        Ok(Some(Frame::Headers(section))) => malformed::section(section),
+        _ => Ok(()),
+    };
     let answered = async {
-        let (request, stream) = resolver.accept_with_frame(first)?.resolve().await?;
+        let (request, mut stream) = resolver.accept_with_frame(first)?.resolve().await?;
+        let content_len = match section.and_then(|()| malformed::head(&request)) {
+            Ok(len) => len,
+            Err(malformed) => {
+                tracing::debug!(%malformed, "a malformed request over HTTP/3");
+                stream.stop_sending(Code::H3_MESSAGE_ERROR);
+                stream.stop_stream(Code::H3_MESSAGE_ERROR);
+                return Ok(());
+            }
+        };
         match request.extensions().get::<Protocol>() {
             Some(&Protocol::WEB_TRANSPORT) => webtransport::session(request, stream, &talk).await,
-            _ => answer(request, stream, &talk).await,
+            _ => answer(request, content_len, stream, &talk).await,
         }
     };
     if let Err(error) = answered.await {
@@ -200,12 +216,28 @@ async fn told_apart(mut resolver: RequestResolver<Bounded, Bytes>, talk: Arc<Tal
 
 async fn answer(
     request: Request<()>,
+    content_len: Option<u64>,
     stream: RequestStream<Both, Bytes>,
     talk: &Talk,
 ) -> Result<(), StreamError> {
     let (mut stream, incoming) = stream.split();
-    let request = request.map(|()| Body::new(RequestBody { stream: incoming, ended: false }));
-    let (head, mut body) = talk.hear(request).await.into_parts();
+    let (content, verdict) = Content::new(incoming, content_len);
+    // Content of these is read by nobody, and what is said of its length must hold all the same.
+    let unread = match *request.method() {
+        Method::GET | Method::HEAD => content_len.is_some(),
+        _ => content_len == Some(0),
+    };
+    let content = if unread { content.read().await } else { Body::new(content) };
+    let answered = match verdict.is_malformed() {
+        true => None,
+        false => Some(talk.hear(request.map(|()| content)).await),
+    };
+    let Some(response) = answered.filter(|_| !verdict.is_malformed()) else {
+        tracing::debug!(malformed = %Malformed::ContentLength, "a malformed request over HTTP/3");
+        stream.stop_stream(Code::H3_MESSAGE_ERROR);
+        return Ok(());
+    };
+    let (head, mut body) = response.into_parts();
     let Ok(sent) =
         tokio::time::timeout(TAKEN_WITHIN, stream.send_response(Response::from_parts(head, ()))).await
     else {
@@ -247,42 +279,5 @@ impl Talk {
         }
         headers.entry(header::DATE).or_insert_with(guard::date);
         response
-    }
-}
-
-/// The body of a request.
-struct RequestBody {
-    stream: RequestStream<Incoming, Bytes>,
-    ended: bool,
-}
-
-impl http_body::Body for RequestBody {
-    type Data = Bytes;
-    type Error = StreamError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<BodyFrame<Bytes>, StreamError>>> {
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        let data = ready!(self.stream.poll_recv_data(cx))?;
-        let data = data.map(|mut data| data.copy_to_bytes(data.remaining()));
-        self.ended = data.is_none();
-        Poll::Ready(data.map(|data| Ok(BodyFrame::data(data))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.ended
-    }
-}
-
-impl Drop for RequestBody {
-    fn drop(&mut self) {
-        if !self.ended {
-            // An answer that needs no more of the request is no error (RFC 9114, 4.1).
-            self.stream.stop_sending(Code::H3_NO_ERROR);
-        }
     }
 }

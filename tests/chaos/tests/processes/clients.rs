@@ -1,6 +1,7 @@
 //! A node's doors, asked by clients that nobody here wrote: aioquic, Segment's Python library, Triton's, h2load. `make clients` installs them.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -20,11 +21,18 @@ fn packages() -> PathBuf {
 }
 
 /// Runs one of `tests/chaos/clients`, and hands back what it printed.
-async fn python(script: &str, arguments: &[&str]) -> String {
+pub async fn python(script: &str, arguments: &[&str]) -> String {
+    python_hearing(script, arguments, "").await
+}
+
+/// The same, with this as its standard input.
+pub async fn python_hearing(script: &str, arguments: &[&str], input: &str) -> String {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("clients").join(script);
-    let output =
-        Command::new("python3").env("PYTHONPATH", packages()).arg(script).args(arguments).output().await;
-    let output = output.unwrap();
+    let mut run = Command::new("python3");
+    run.env("PYTHONPATH", packages()).arg(script).args(arguments).kill_on_drop(true);
+    let mut run = run.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    run.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
+    let output = run.wait_with_output().await.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }

@@ -21,6 +21,8 @@ use tokio::process::Command;
 use tokio::task::JoinHandle;
 use transport::origin::{Connector, Roots, connector};
 
+use crate::clients::{python, python_hearing};
+use crate::http::NODE;
 use crate::support::{Pop, tiny_artifacts};
 
 /// Races of purges and fills; `ROCKPOOL_PURGE_RACES` says otherwise.
@@ -50,7 +52,9 @@ impl Origin {
             )
                 .into_response()
         };
-        let router = axum::Router::new().route("/{*path}", get(answer)).with_state(state);
+        // What was posted comes back, and is not stored.
+        let echo = async |body: axum::body::Bytes| ([(header::CACHE_CONTROL, "no-store")], body);
+        let router = axum::Router::new().route("/{*path}", get(answer).post(echo)).with_state(state);
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { value, asked, url, server }
     }
@@ -217,6 +221,61 @@ async fn content_is_there_when_its_origin_is_gone_and_after_a_restart() {
         503,
         "what was purged is not served though the origin is gone"
     );
+}
+
+/// Where the first node is, for a client of its own: host name, address, port, CA file.
+fn doors(pop: &Pop) -> [String; 4] {
+    let address = pop.deployment.ports()[&NODE].clients.clone();
+    let (host, port) = address.rsplit_once(':').unwrap();
+    let name = pop.deployment.server_name().unwrap();
+    [name, host.to_owned(), port.to_owned(), pop.deployment.ca_file().to_str().unwrap().to_owned()]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_callers_do_wrong_reaches_no_origin_and_shuts_it_off_for_nobody() {
+    let origin = Origin::start().await;
+    let pop = Pop::serving_with(with_origin(&origin)).await;
+    let post = "POST /c/shop/w HTTP/1.1\r\nhost: $HOST\r\ntransfer-encoding: chunked\r\n\r\n";
+    let broken = [format!("{post}ZZ\r\n"), format!("{post}5\r\nhello\r\nZZ\r\n")];
+    let piece = "x".repeat(1 << 20);
+    let large = [
+        format!(
+            "POST /c/shop/w HTTP/1.1\r\nhost: $HOST\r\ncontent-length: {0}\r\n\r\n{1}",
+            9 << 20,
+            piece.repeat(9)
+        ),
+        format!("{post}{}0\r\n\r\n", format!("100000\r\n{piece}\r\n").repeat(9)),
+    ];
+    let get = "GET /c/shop/x HTTP/1.1\r\nhost: $HOST\r\ncontent-length: 5\r\n\r\nhello".to_owned();
+    let asked: Vec<_> = broken.iter().cycle().take(12).chain(&large).chain([&get, &get]).cloned().collect();
+    let input = serde_json::to_string(&asked).unwrap();
+    let doors = doors(&pop);
+    let told = python_hearing("raw_http1.py", &doors.each_ref().map(String::as_str), &input).await;
+    let told: Vec<(u16, Option<String>, String)> = serde_json::from_str(&told).unwrap();
+    let statuses: Vec<u16> = told.iter().map(|(status, ..)| *status).collect();
+    assert_eq!(statuses[..12], [400; 12], "{told:?}");
+    assert_eq!(statuses[12..], [413, 413, 200, 200], "{told:?}");
+    assert!(told[..14].iter().all(|(_, kind, _)| kind.as_deref() == Some("application/problem+json")));
+    assert_eq!((told[14].2.as_str(), origin.asked()), ("x:0", 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_requests_over_http_3_are_reset() {
+    let origin = Origin::start().await;
+    let pop = Pop::serving_with(with_origin(&origin)).await;
+    let doors = doors(&pop);
+    let mut arguments: Vec<&str> = doors.iter().map(String::as_str).collect();
+    arguments.push(pop.deployment.app_key());
+    let told = python("malformed_http3.py", &arguments).await;
+    let told: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&told).unwrap();
+    for (what, became) in &told {
+        let due = match what.as_str() {
+            "sound" | "without a length" | "te" | "sound at last" => serde_json::json!(200),
+            _ => serde_json::json!("reset 0x10e"),
+        };
+        assert_eq!(*became, due, "{what}: {told:?}");
+    }
+    assert_eq!((told.len(), origin.asked()), (29, 1), "{told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
