@@ -57,7 +57,10 @@ pub struct Variants(Vec<Arc<Entry>>);
 impl Variants {
     /// The newest that was made for such a request.
     pub fn find(&self, request: &HeaderMap) -> Option<&Arc<Entry>> {
-        self.0.iter().find(|entry| vary::fits(request, &entry.selecting))
+        let made_for = |entry: &&Arc<Entry>| vary::fits(request, &entry.selecting);
+        let in_its_language =
+            |entry: &&Arc<Entry>| vary::fits_by_language(request, &entry.selecting, &entry.headers);
+        self.0.iter().find(made_for).or_else(|| self.0.iter().find(in_its_language))
     }
 
     /// The newest, for whatever request.

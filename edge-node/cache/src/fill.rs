@@ -71,6 +71,17 @@ impl Fill {
         // The sender is in `self`.
         came.ok().and_then(|outcome| outcome.clone()).unwrap_or(Outcome::LookAgain)
     }
+
+    /// Says what became of it, unless that is said already.
+    fn decide(&self, outcome: Outcome) {
+        self.outcome.send_if_modified(|sent| {
+            let first = sent.is_none();
+            if first {
+                *sent = Some(outcome);
+            }
+            first
+        });
+    }
 }
 
 /// What is being asked for.
@@ -195,14 +206,7 @@ impl Inner {
             true => Ok(Outcome::LookAgain),
             false => self.ask(&fill, question, first).await,
         };
-        let outcome = outcome.unwrap_or_else(Outcome::Failed);
-        fill.outcome.send_if_modified(|sent| {
-            let first = sent.is_none();
-            if first {
-                *sent = Some(outcome);
-            }
-            first
-        });
+        fill.decide(outcome.unwrap_or_else(Outcome::Failed));
         self.fills.leave(&fill);
     }
 
@@ -251,7 +255,6 @@ impl Inner {
             answer = origin.ask(&Method::GET, target, asked, again).await?;
             settled = self::settled(&headers, None, &answer);
         }
-        let status = answer.response.status();
         let may = match settled {
             Settled::Confirmed { headers: refreshed, stored: may, forget } => {
                 let entry = about.map(|stored| confirmed(fill, stored, &headers, refreshed, answer.exchange));
@@ -261,16 +264,44 @@ impl Inner {
             Settled::New { stored: may } => may,
             Settled::OfAnother => Err(Refused::Status),
         };
+        Ok(self.take_in(fill, &origin, &headers, answer, may, first).await)
+    }
+
+    /// Runs a fill whose answer has come already: that of POST, which may be stored.
+    pub(crate) async fn keep_posted(
+        self: Arc<Self>,
+        fill: Arc<Fill>,
+        origin: Arc<Origin>,
+        headers: HeaderMap,
+        answer: Answer,
+        first: oneshot::Sender<First>,
+    ) {
+        let outcome = self.take_in(&fill, &origin, &headers, answer, Ok(()), first).await;
+        fill.decide(outcome);
+        self.fills.leave(&fill);
+    }
+
+    /// Stores a response of its own, if it may be and fits: else it is for the one who asked.
+    async fn take_in(
+        &self,
+        fill: &Arc<Fill>,
+        origin: &Origin,
+        headers: &HeaderMap,
+        answer: Answer,
+        may: Result<(), Refused>,
+        first: oneshot::Sender<First>,
+    ) -> Outcome {
+        let status = answer.response.status();
         let known_by = known_by(&fill.what.key, answer.response.headers());
         let len = answer.response.body().size_hint().exact();
         let large = len.is_some_and(|len| len > self.config.object_bytes_max);
         let (Ok(()), Some(known_by), false) = (may, known_by, large) else {
             tracing::debug!(key = %fill.what.key, ?may, large, "not stored");
             drop(first.send(First::Answer(answer)));
-            return Ok(Outcome::NotShared(status));
+            return Outcome::NotShared(status);
         };
         let idle = Duration::from_millis(origin.config.idle_ms);
-        Ok(self.share(fill, &headers, known_by, idle, answer, first).await)
+        self.share(fill, headers, known_by, idle, answer, first).await
     }
 
     /// What is stored still holds, as a 304 says: for all, or for the one who asked.

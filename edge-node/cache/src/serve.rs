@@ -17,6 +17,7 @@ use crate::flow::Reader;
 use crate::key::Key;
 use crate::origin::{Answer, Origin, OriginError, RequestBody, nothing};
 use crate::rules::reuse::{Judged, Reuse, asked, judge};
+use crate::rules::store::answers_get;
 use crate::rules::{forward, hops, validate, vary};
 use crate::{Cache, Failure, Inner};
 
@@ -252,7 +253,7 @@ impl Inner {
 
     /// What the one gets for whom the origin was asked.
     async fn led(
-        &self,
+        self: &Arc<Self>,
         asked: &Asked,
         found: Option<&Found>,
         why: Forwarded,
@@ -390,7 +391,7 @@ impl Inner {
 
     /// What the origin sent for this request alone. It was asked for all of it.
     async fn own(
-        &self,
+        self: &Arc<Self>,
         asked: &Asked,
         answer: Answer,
         why: Forwarded,
@@ -418,31 +419,66 @@ impl Inner {
 
     /// Passes a request on as it is. What an unsafe method may have changed is forgotten (RFC 9111, 4.4).
     async fn pass(
-        &self,
+        self: &Arc<Self>,
         asked: &Asked,
         body: RequestBody,
         why: Forwarded,
     ) -> Result<Response<CacheBody>, Failure> {
         let Asked { origin, key, method, .. } = asked;
-        let with_body = !body.is_end_stream();
-        let answer = origin
-            .pass(method.clone(), key.target(), asked.for_origin(with_body), body)
-            .await
-            .map_err(Failure::Origin)?;
-        let Answer { response, place, .. } = answer;
-        let (head, body) = response.into_parts();
-        if !method.is_safe() && (head.status.is_success() || head.status.is_redirection()) {
-            let named = [LOCATION, CONTENT_LOCATION].into_iter().filter_map(|name| head.headers.get(name));
+        let (sent, born) = (asked.for_origin(!body.is_end_stream()), self.ledger.known().upto + 1);
+        let answer =
+            origin.pass(method.clone(), key.target(), sent.clone(), body).await.map_err(Failure::Origin)?;
+        let (status, headers) = (answer.response.status(), answer.response.headers());
+        if !method.is_safe() && (status.is_success() || status.is_redirection()) {
+            let named = [LOCATION, CONTENT_LOCATION].into_iter().filter_map(|name| headers.get(name));
             let named = named.filter_map(|value| key.sibling(value.to_str().ok()?));
             for changed in named.chain([key.clone()]).collect::<Vec<_>>() {
                 self.forget(&changed);
             }
         }
+        let is_here = |location: &str| key.sibling(location).as_ref() == Some(key);
+        if answers_get(method, &sent, status, headers, is_here)
+            && let Some(fill) = self.fills.apart(key.clone(), born, self.config.fetches_max)
+        {
+            return self.posted(asked, sent, answer, fill, why).await;
+        }
+        Ok(self.passed(asked, answer, why))
+    }
+
+    /// Stores what POST is answered with: GET gets the same from now on.
+    async fn posted(
+        self: &Arc<Self>,
+        asked: &Asked,
+        sent: HeaderMap,
+        answer: Answer,
+        fill: Arc<Fill>,
+        why: Forwarded,
+    ) -> Result<Response<CacheBody>, Failure> {
+        let (first, own) = oneshot::channel();
+        self.tasks.spawn(Arc::clone(self).keep_posted(
+            Arc::clone(&fill),
+            Arc::clone(&asked.origin),
+            sent,
+            answer,
+            first,
+        ));
+        match (fill.outcome().await, own.await) {
+            (Outcome::Coming(head, _), Ok(First::Reader(reader))) => {
+                Ok(self.arriving(asked, &head, reader, why, false))
+            }
+            (_, Ok(First::Answer(answer))) => Ok(self.passed(asked, answer, why)),
+            _ => Err(Failure::Origin(OriginError::Unreachable(asked.origin.config.name.clone()))),
+        }
+    }
+
+    fn passed(&self, asked: &Asked, answer: Answer, why: Forwarded) -> Response<CacheBody> {
+        let Answer { response, place, .. } = answer;
+        let (head, body) = response.into_parts();
         let did =
             Did::Forwarded { why, status: Some(head.status), stored: false, collapsed: false, detail: None };
         self.count(did);
-        let body = CacheBody::origin(body, Duration::from_millis(origin.config.idle_ms), place);
-        Ok(answer::passed(head.status, head.headers, body, did))
+        let body = CacheBody::origin(body, Duration::from_millis(asked.origin.config.idle_ms), place);
+        answer::passed(head.status, head.headers, body, did)
     }
 
     fn count(&self, did: Did) {

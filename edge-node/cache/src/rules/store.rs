@@ -1,6 +1,6 @@
 //! Which responses may be stored (RFC 9111, 3).
 
-use http::header::{AUTHORIZATION, CACHE_CONTROL, SET_COOKIE};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_LOCATION, SET_COOKIE};
 use http::{HeaderMap, Method, StatusCode};
 
 use super::directives::Directives;
@@ -30,6 +30,25 @@ pub enum Refused {
     NoLifetime,
     /// It has more tags, or longer ones, than are kept: it could not be purged by all of them.
     Tags,
+}
+
+/// Whether the answer to POST is what GET would get from now on: it says for how long, and that it is of the same resource (RFC 9110, 9.3.3).
+/// `is_here`: whether a `Content-Location` names that.
+pub fn answers_get(
+    method: &Method,
+    request: &HeaderMap,
+    status: StatusCode,
+    response: &HeaderMap,
+    is_here: impl Fn(&str) -> bool,
+) -> bool {
+    let located = response.get(CONTENT_LOCATION).and_then(|value| value.to_str().ok()).is_some_and(is_here);
+    let said = directives(response);
+    let lasts = explicit_lifetime(response, &said).is_some_and(|lifetime| !lifetime.is_zero());
+    *method == Method::POST
+        && status == StatusCode::OK
+        && located
+        && lasts
+        && may_store(&Method::GET, request, status, response).is_ok()
 }
 
 /// Whether the response to a request may be stored.

@@ -239,6 +239,26 @@ fn a_response_fits_requests_that_are_alike_in_what_it_names() {
 }
 
 #[test]
+fn languages_are_one_list_in_whatever_order_and_case() {
+    let response = headers(&[("vary", "accept-language"), ("content-language", "de")]);
+    let liked = |languages: &str| headers(&[("accept-language", languages)]);
+    let selecting = vary::selecting(&liked("en, de"), &response);
+    for same in ["de, en", "eN,  De", "de;q=1.0, en;q=1"] {
+        assert!(vary::fits(&liked(same), &selecting), "{same}");
+    }
+    for other in ["de", "en, de;q=0.5", "en, de, fr", "en; de", "en;q=2, de", ""] {
+        assert!(!vary::fits(&liked(other), &selecting), "{other}");
+    }
+    let in_it = |languages: &str| vary::fits_by_language(&liked(languages), &selecting, &response);
+    assert!(in_it("fr;q=0.5, DE;q=1.0") && in_it("de"));
+    assert!(!in_it("fr, de") && !in_it("fr, de;q=0.5") && !in_it("*") && !in_it("de-AT") && !in_it("de;q"));
+    let also = vary::selecting(&liked("en"), &headers(&[("vary", "accept-language, cookie")]));
+    let asked = headers(&[("accept-language", "de"), ("cookie", "a=b")]);
+    assert!(!vary::fits_by_language(&asked, &also, &response), "the cookie is another");
+    assert!(!vary::fits_by_language(&liked("de"), &vary::Selecting::new(), &response));
+}
+
+#[test]
 fn the_origin_is_asked_about_what_is_stored_and_not_what_the_client_has() {
     let mut request = headers(&[
         ("if-none-match", "\"theirs\""),

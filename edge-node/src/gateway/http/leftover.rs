@@ -12,7 +12,7 @@ use http_body_util::BodyExt as _;
 use tokio::runtime::Handle;
 
 /// Most that is read and thrown away, in bytes.
-const BYTES_MAX: usize = 4 * 1024 * 1024;
+const BYTES_MAX: usize = 16 * 1024 * 1024;
 /// For how long.
 const WITHIN: Duration = Duration::from_secs(5);
 

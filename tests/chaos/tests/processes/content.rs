@@ -297,23 +297,19 @@ async fn a_purge_waits_for_a_node_that_says_nothing_until_that_serves_nothing_ei
 
 /// What of the public suite fails, as it must. It is older than RFC 9111, which says of an `Age` that is a list that the first counts, and of
 /// one that is no number that it is ignored (5.1); the next four end without an answer of the origin, so that the suite cannot tell whose an
-/// answer is; a 304 with another entity tag is asked about again (4.3.4), and `Content-MD5` in one counts (3.2); what sets cookies is not stored.
-const SUITE_FAILS: [&str; 17] = [
+/// answer is; a 304 with another entity tag is asked about again (4.3.4); what sets cookies is not stored.
+const SUITE_FAILS: [&str; 13] = [
     "age-parse-nonnumeric",
     "age-parse-negative",
-    "age-parse-float",
     "age-parse-prefix-twoline",
     "age-parse-dup-0",
     "age-parse-dup-0-twoline",
     "age-parse-dup-old",
-    "age-parse-parameter",
-    "age-parse-numeric-parameter",
     "stale-close-must-revalidate",
     "stale-close-proxy-revalidate",
     "stale-close-no-cache",
     "stale-close-s-maxage=2",
     "304-etag-update-response-ETag",
-    "304-etag-update-response-Content-MD5",
     "headers-store-Set-Cookie",
     "304-etag-update-response-Set-Cookie",
 ];
@@ -348,11 +344,12 @@ async fn the_public_suite_for_caches_passes() {
     let told = String::from_utf8(ran.stdout).unwrap();
     let told: serde_json::Value = serde_json::from_str(told.lines().last().unwrap_or_default())
         .unwrap_or_else(|error| panic!("{error}: {told}{}", String::from_utf8_lossy(&ran.stderr)));
-    println!("passed: {}", told["passed"]);
+    println!("passed: {}; what might be better: {}", told["passed"], told["better"]);
     let failed = told["failed"].as_object().unwrap();
     let surprises: Vec<_> = failed.iter().filter(|(id, _)| !SUITE_FAILS.contains(&id.as_str())).collect();
     assert!(surprises.is_empty(), "{surprises:#?}");
-    assert!(told["passed"]["required"].as_u64().unwrap() >= 140, "{told}");
+    let passed = |kind: &str| told["passed"][kind].as_u64().unwrap();
+    assert!(passed("required") >= 152 && passed("optimal") >= 88, "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
