@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod bench;
+pub mod check;
 pub mod keys;
 pub mod models;
 pub mod rollout;

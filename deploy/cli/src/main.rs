@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use rockpool::commands::{admin, bench, keys, models, rollout, status, up};
+use rockpool::commands::{admin, bench, check, keys, models, rollout, status, up};
 
 /// Personalisation that runs where the users are.
 ///
@@ -45,6 +45,8 @@ enum Command {
     Evaluate(models::Arguments),
     /// Measure latency under load.
     Bench(bench::Bench),
+    /// Try a pure part of the system on inputs of your own, without a deployment (see `rockpool check --help`).
+    Check(check::Check),
 }
 
 #[expect(clippy::print_stderr, reason = "errors are for people")]
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Pki(command) => keys::pki(command).map(|()| true),
         Command::AppKey(command) => keys::app_key(command).map(|()| true),
+        Command::Check(command) => check::run(&command).map(|()| true),
         Command::Train(arguments) => models::run("train", arguments).map(|()| true),
         Command::Evaluate(arguments) => models::run("evaluate", arguments).map(|()| true),
         asynchronous => in_runtime(asynchronous),
@@ -77,7 +80,11 @@ fn in_runtime(command: Command) -> anyhow::Result<bool> {
             Command::Rollout(command) => rollout::run(command).await.map(|()| true),
             Command::Events(cloud) => admin::events(cloud).await.map(|()| true),
             Command::Node(command) => admin::node(command).await.map(|()| true),
-            Command::Pki(_) | Command::AppKey(_) | Command::Train(_) | Command::Evaluate(_) => {
+            Command::Pki(_)
+            | Command::AppKey(_)
+            | Command::Check(_)
+            | Command::Train(_)
+            | Command::Evaluate(_) => {
                 unreachable!("handled without a runtime")
             }
         }

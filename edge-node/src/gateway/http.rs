@@ -66,6 +66,7 @@ use guard::Trace;
 use origins::Origins;
 
 pub use guard::HttpMetrics;
+pub use segment::shown::segment_message;
 pub use server::ALPN;
 
 /// The description of the API (OpenAPI 3.1).

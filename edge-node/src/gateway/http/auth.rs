@@ -14,7 +14,7 @@ use service::http::{Query, Refusal};
 
 use super::Http;
 use crate::gateway::Gateway;
-use crate::gateway::apps::Caller;
+use crate::gateway::apps::{Caller, Scope};
 
 /// What a caller without a key hears.
 const ASK_FOR_KEY: &str = "send an app key of this deployment: `Authorization: Bearer KEY`, as the user name of Basic, or ?key=KEY where headers cannot be set";
@@ -26,12 +26,27 @@ pub(super) struct Presented {
 }
 
 impl Presented {
+    /// Whether there is a key.
+    pub(super) fn is_there(&self) -> bool {
+        self.key.is_some()
+    }
+
     /// Who asks, by this key or by `other`: Segment's clients may have it in the body.
-    pub(super) fn known(self, gateway: &Gateway, other: Option<String>) -> Result<Asker, Refusal> {
+    fn known(&self, gateway: &Gateway, other: Option<String>) -> Result<Asker, Refusal> {
         let ask = || Refusal::new(Code::Unauthenticated, ASK_FOR_KEY);
-        let key = self.key.or(other).ok_or_else(ask)?;
+        let key = self.key.clone().or(other).ok_or_else(ask)?;
         let caller = Caller { app: gateway.app(&key)?, address: self.address };
         Ok(Asker { caller, key: key.into() })
+    }
+
+    /// Lets whoever asks do something, once.
+    pub(super) fn permitted(
+        &self,
+        gateway: &Gateway,
+        other: Option<String>,
+        scope: Scope,
+    ) -> Result<(), Refusal> {
+        Ok(gateway.apps.permit(&self.known(gateway, other)?.caller, scope)?)
     }
 }
 

@@ -19,7 +19,7 @@ use super::time::at_ms;
 use super::{answered, unexpected, visitor};
 use crate::clock;
 use crate::gateway::Gateway;
-use crate::gateway::apps::{Caller, Scope};
+use crate::gateway::apps::Scope;
 
 /// A batch.
 #[derive(Debug, Deserialize)]
@@ -84,11 +84,13 @@ pub(super) async fn track(
     asker: Asker,
     body: Bytes,
 ) -> Result<Json<Counted>, Refusal> {
+    // Before anything is looked at: what is wrong counts, too.
+    gateway.apps.permit(&asker.caller, Scope::Track)?;
     let batch: Batch = read(&body)?;
     let now_ms = clock::now_ms();
     let events = batch.events.into_iter().enumerate();
     let events = events.map(|(at, event)| event.event(trace, now_ms).map_err(|error| named(at, error)));
-    let tracked = send(&gateway, &asker.caller, trace, events.collect::<Result<_, _>>()?).await?;
+    let tracked = send(&gateway, trace, events.collect::<Result<_, _>>()?).await?;
     Ok(Json(tracked))
 }
 
@@ -100,19 +102,12 @@ pub(super) fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ErrorRep
     })
 }
 
-/// Makes events durable, in order, in as many pieces as it takes.
-pub(super) async fn send(
-    gateway: &Gateway,
-    caller: &Caller,
-    trace: Trace,
-    events: Vec<Event>,
-) -> Result<Counted, Refusal> {
+/// Makes events durable that may be sent, in order, in as many pieces as it takes.
+pub(super) async fn send(gateway: &Gateway, trace: Trace, events: Vec<Event>) -> Result<Counted, Refusal> {
     let (mut last, mut accepted, mut duplicates) = (None, 0, 0);
     if events.is_empty() {
         return Err(Refusal::new(Code::Invalid, "there is no event in it"));
     }
-    // Once for all pieces, and before the first: a batch that begins goes to its end.
-    gateway.apps.permit(caller, Scope::Track)?;
     for piece in events.chunks(TRACK_EVENTS_MAX) {
         // Not the short default of a recommendation: nobody looks at a page while this is written.
         let asked = Ask::Track(Track { events: piece.to_vec() });

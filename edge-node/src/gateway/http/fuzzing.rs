@@ -13,8 +13,10 @@ use super::http3::frames::{Frames, Kind};
 use super::inference::grpc::Asked;
 use super::inference::message::Inference;
 use super::recommend::Wanted;
-use super::segment::message::{Message, Received};
-use super::segment::{Batch, Envelope, KINDS, small};
+use super::segment::body::{Body as Posted, Told};
+use super::segment::kind_at;
+use super::segment::lenient::mend;
+use super::segment::message::Received;
 use super::{auth, inference as door, time, visitor, webtransport};
 
 pub use super::segment::flat::flat;
@@ -55,31 +57,23 @@ pub fn events(body: &[u8], now_ms: u64) -> Result<Vec<Event>, ErrorReply> {
     read::<events::Batch>(body)?.events.into_iter().map(|event| event.event(trace, now_ms)).collect()
 }
 
-/// A message of Segment's, at a route of one kind, or as one of a batch.
+/// What is posted to a route of the tracking API; any other path is a batch's. With how much was changed and skipped.
 ///
 /// # Errors
 /// What the caller hears.
-pub fn segment(path: &str, body: &[u8], now_ms: u64) -> Result<Vec<Event>, ErrorReply> {
-    small(body.len())?;
-    let Envelope { sent_at, .. } = read(body)?;
-    let kind = KINDS.iter().find(|(known, _)| *known == path).map(|(_, kind)| *kind);
-    let mut message: Message = read(body)?;
-    message.kind = kind.or(message.kind);
-    message.events(&Received { at_ms: now_ms, sent_at, trace: TraceId(1) })
+pub fn segment(path: &str, body: &[u8], now_ms: u64) -> Result<(Vec<Event>, usize, usize), ErrorReply> {
+    let mended = mend(body);
+    let body = Posted::read(&mended, kind_at(path))?;
+    let received = Received { at_ms: now_ms, sent_at: body.sent_at.clone(), trace: TraceId(1), nonce: 1 };
+    let Told { events, notes } = body.told(&received)?;
+    assert!(notes.headers().len() <= 2, "and what they say can be sent");
+    Ok((events, notes.changed.count(), notes.skipped.count()))
 }
 
-/// A batch of Segment's: each message's events, or why it is skipped.
-///
-/// # Errors
-/// What the caller hears.
-pub fn segments(body: &[u8], now_ms: u64) -> Result<Vec<Result<Vec<Event>, ErrorReply>>, ErrorReply> {
-    let Batch { batch, sent_at, .. } = read(body)?;
-    let received = Received { at_ms: now_ms, sent_at, trace: TraceId(1) };
-    let told = |message: &serde_json::value::RawValue| {
-        small(message.get().len())?;
-        read::<Message>(message.get().as_bytes())?.events(&received)
-    };
-    Ok(batch.into_iter().map(told).collect())
+/// JSON that was mended: its text, and how much was done.
+pub fn mended(body: &[u8]) -> (String, usize) {
+    let mended = mend(body);
+    (mended.text.into_owned(), mended.repairs.len())
 }
 
 /// What stands on a stream of WebTransport, as a request.

@@ -32,6 +32,8 @@ pub struct HttpMetrics {
     seconds: HistogramVec,
     /// Of content: looked up once, as most of it takes no longer than that.
     content_seconds: Histogram,
+    /// Of bodies of the tracking API.
+    changed: IntCounter,
     skipped: IntCounter,
     /// Connections now.
     pub connections: IntGauge,
@@ -49,7 +51,10 @@ impl HttpMetrics {
             HistogramOpts::new("rockpool_http_request_seconds", "Time to answer over HTTP, by route")
                 .buckets(prometheus::exponential_buckets(0.0005, 2.0, 15)?);
         let seconds = HistogramVec::new(seconds, &["route"])?;
-        let skipped = "Messages of Segment's batches that were wrong, and skipped";
+        let changed = "Parts of messages of the tracking API that were kept otherwise than they were said";
+        let changed = IntCounter::new("rockpool_http_segment_changed_total", changed)?;
+        registry.register(Box::new(changed.clone()))?;
+        let skipped = "Messages of the tracking API, and parts of them, that were wrong, and skipped";
         let skipped = IntCounter::new("rockpool_http_segment_skipped_total", skipped)?;
         registry.register(Box::new(skipped.clone()))?;
         let connections = IntGauge::new("rockpool_http_connections", "Connections over HTTP now")?;
@@ -60,7 +65,7 @@ impl HttpMetrics {
         registry.register(Box::new(seconds.clone()))?;
         registry.register(Box::new(connections.clone()))?;
         let content_seconds = seconds.with_label_values(&[content::ROUTE]);
-        Ok(Self { requests, seconds, content_seconds, skipped, connections, displaced })
+        Ok(Self { requests, seconds, content_seconds, changed, skipped, connections, displaced })
     }
 
     fn seconds(&self, route: &str) -> Histogram {
@@ -70,9 +75,10 @@ impl HttpMetrics {
         }
     }
 
-    /// Messages of a batch were wrong.
-    pub(super) fn count_skipped(&self, messages: u64) {
-        self.skipped.inc_by(messages);
+    /// What of a body of the tracking API was not kept as it was said.
+    pub(super) fn count_notes(&self, changed: usize, skipped: usize) {
+        self.changed.inc_by(changed as u64);
+        self.skipped.inc_by(skipped as u64);
     }
 }
 

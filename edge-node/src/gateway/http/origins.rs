@@ -6,6 +6,8 @@ use std::time::Duration;
 use axum::http::{HeaderValue, Method, header};
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 
+use super::segment::notes::{CHANGED, DUPLICATES, SKIPPED};
+
 /// How long a browser may remember that it may ask.
 const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -33,7 +35,7 @@ impl Origins {
             .allow_methods([Method::GET, Method::HEAD, Method::POST])
             // Those that are asked for: `*` would leave out Authorization.
             .allow_headers(AllowHeaders::mirror_request())
-            .expose_headers([service::http::REQUEST_ID, header::RETRY_AFTER])
+            .expose_headers([service::http::REQUEST_ID, header::RETRY_AFTER, CHANGED, SKIPPED, DUPLICATES])
             .max_age(REMEMBERED);
         match &self.0 {
             None => cors.allow_origin(Any),

@@ -1,35 +1,38 @@
 //! The HTTP tracking API of Segment (its public specification, "HTTP Tracking API Source"): `identify`, `track`, `page`, `screen`,
-//! `group`, `alias`, and `batch` of them. `messageId` makes a message count once; clocks are corrected by `sentAt`. Any content type
-//! is taken for JSON, as its browser library sends text.
+//! `group`, `alias`, and `batch` of them. `messageId` makes a message count once for a visitor; clocks are corrected by `sentAt`. Any
+//! content type is taken for JSON, as its browser library sends text. What can be used of a message is used; what is changed or skipped is
+//! said in the answer ([`notes`]).
 
+pub(super) mod body;
 pub(super) mod flat;
+pub(super) mod lenient;
 pub(super) mod message;
-
-use std::sync::Arc;
+pub(super) mod notes;
+mod shop;
+pub(super) mod shown;
+mod values;
 
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{MatchedPath, State};
-use proto::{Code, ErrorReply, Event};
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use axum::response::{IntoResponse as _, Response};
+use proto::{Code, ErrorReply};
+use serde::Serialize;
 use service::http::Refusal;
 
-use super::HttpMetrics;
+use super::Http;
 use super::auth::Presented;
-use super::events::{read, send};
+use super::events::{Counted, send};
 use super::guard::Trace;
 use crate::clock;
-use crate::gateway::Gateway;
-use crate::gateway::apps::Caller;
-use message::{Kind, Message, Received};
+use crate::gateway::apps::Scope;
+use body::{Body, Told};
+use lenient::mend;
+use message::{Kind, Received};
+use notes::{Note, Notes};
 
-/// Largest message, in bytes, as Segment has it.
-const MESSAGE_BYTES_MAX: usize = 32 * 1024;
 /// Largest batch, in bytes, as Segment has it.
 pub(super) const BATCH_BYTES_MAX: usize = 500 * 1024;
-/// Most messages of a batch, as Segment has it.
-const BATCH_LEN_MAX: usize = 2_500;
 
 /// Routes of many. The first is the specification's; Segment's libraries for browsers and Kotlin send to the second, those for Android, iOS and
 /// older Ruby to the others.
@@ -51,97 +54,97 @@ pub(super) const KINDS: [(&str, Kind); 12] = [
     ("/v1/a", Kind::Alias),
 ];
 
-/// What a body says of itself.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(super) struct Envelope {
-    write_key: Option<String>,
-    pub(super) sent_at: Option<String>,
+/// The kind of message that a route takes.
+fn kind_at(path: &str) -> Option<Kind> {
+    KINDS.iter().find(|(known, _)| *known == path).map(|(_, kind)| *kind)
 }
 
-/// Many messages.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Batch<'a> {
-    #[serde(borrow)]
-    pub(super) batch: Vec<&'a RawValue>,
-    write_key: Option<String>,
-    pub(super) sent_at: Option<String>,
-}
-
-/// What Segment's clients wait for.
+/// What Segment's clients wait for, and what those who build with them look at.
 #[derive(Debug, Serialize)]
 pub(super) struct Done {
     success: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    changed: Vec<Note>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    skipped: Vec<Note>,
 }
 
 pub(super) async fn one(
-    State(gateway): State<Arc<Gateway>>,
+    State(http): State<Http>,
     trace: Trace,
     path: MatchedPath,
     presented: Presented,
     body: Bytes,
-) -> Result<Json<Done>, Refusal> {
-    let envelope: Envelope = read(&body)?;
-    let asker = presented.known(&gateway, envelope.write_key)?;
-    small(body.len())?;
-    let kind = KINDS.iter().find(|(known, _)| *known == path.as_str()).map(|(_, kind)| *kind);
-    let mut message: Message = read(&body)?;
-    message.kind = kind.or(message.kind);
-    let received = Received { at_ms: clock::now_ms(), sent_at: envelope.sent_at, trace: trace.id };
-    take(&gateway, &asker.caller, trace, message.events(&received)?).await
+) -> Result<Response, Refusal> {
+    take(http, trace, presented, &body, kind_at(path.as_str())).await
 }
 
 pub(super) async fn batch(
-    State(gateway): State<Arc<Gateway>>,
-    State(http): State<HttpMetrics>,
+    State(http): State<Http>,
     trace: Trace,
     presented: Presented,
     body: Bytes,
-) -> Result<Json<Done>, Refusal> {
-    let Batch { batch, write_key, sent_at } = read(&body)?;
-    let asker = presented.known(&gateway, write_key)?;
-    if batch.len() > BATCH_LEN_MAX {
-        let message = format!("a batch has at most {BATCH_LEN_MAX} messages, not {}", batch.len());
-        return Err(Refusal::new(Code::TooLarge, message));
+) -> Result<Response, Refusal> {
+    take(http, trace, presented, &body, None).await
+}
+
+/// Reads a body of one message, where its kind is known, or of many, and makes its events durable.
+async fn take(
+    http: Http,
+    trace: Trace,
+    presented: Presented,
+    body: &[u8],
+    kind: Option<Kind>,
+) -> Result<Response, Refusal> {
+    let gateway = &http.gateway;
+    // Before the body is looked at, where the key does not stand in it.
+    let known = presented.is_there().then(|| presented.permitted(gateway, None, Scope::Track)).transpose()?;
+    let mended = mend(body);
+    let body = Body::read(&mended, kind)?;
+    if known.is_none() {
+        presented.permitted(gateway, body.write_key.clone(), Scope::Track)?;
     }
-    let received = Received { at_ms: clock::now_ms(), sent_at, trace: trace.id };
-    let (mut events, mut skipped) = (Vec::with_capacity(batch.len()), 0);
-    for message in batch {
-        let told = small(message.get().len())
-            .and_then(|()| read::<Message>(message.get().as_bytes())?.events(&received));
-        match told {
-            Ok(told) => events.extend(told),
-            // Libraries throw a batch away that is refused: one message that is wrong must not take the others along.
-            Err(error) => {
-                skipped += 1;
-                tracing::debug!(%error, "a message of a batch is skipped");
-            }
+    let sent_at = body.sent_at.clone();
+    let received = Received { at_ms: clock::now_ms(), sent_at, trace: trace.id, nonce: fastrand::u128(..) };
+    let Told { events, notes } = body.told(&received)?;
+    http.metrics.count_notes(notes.changed.count(), notes.skipped.count());
+    let mut headers = notes.headers();
+    if events.is_empty() && kind.is_some() {
+        return Err(refusal(&notes).into());
+    }
+    // Libraries throw a batch away that is refused: messages that are wrong do not take the others along, nor come again.
+    if !events.is_empty() || notes.skipped.count() == 0 {
+        let Counted { duplicates, .. } = send(gateway, trace, events).await?;
+        if duplicates > 0 {
+            headers.insert(notes::DUPLICATES, duplicates.into());
         }
     }
-    http.count_skipped(skipped);
-    if events.is_empty() && skipped > 0 {
-        return Ok(Json(Done { success: true }));
+    let done = Done { success: true, changed: notes.changed.notes, skipped: notes.skipped.notes };
+    Ok((headers, Json(done)).into_response())
+}
+
+/// Why a message that came alone is not taken.
+fn refusal(notes: &Notes) -> ErrorReply {
+    let why = notes.skipped.notes.last().map(|note| note.detail.clone());
+    ErrorReply::new(Code::Invalid, why.unwrap_or_else(|| "nothing of it can be used".to_owned()))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use serde_json::{Value, json};
+
+    use super::notes::Reason;
+    use super::*;
+
+    /// An answer with all that one can have.
+    pub(in super::super) fn done() -> Value {
+        let note = Note { at: "timestamp".into(), reason: Reason::Timestamp, detail: "text".into() };
+        json!(Done { success: true, changed: vec![note.clone()], skipped: vec![note] })
     }
-    take(&gateway, &asker.caller, trace, events).await
-}
 
-async fn take(
-    gateway: &Gateway,
-    caller: &Caller,
-    trace: Trace,
-    events: Vec<Event>,
-) -> Result<Json<Done>, Refusal> {
-    send(gateway, caller, trace, events).await?;
-    Ok(Json(Done { success: true }))
-}
-
-pub(super) fn small(len: usize) -> Result<(), ErrorReply> {
-    match len {
-        ..=MESSAGE_BYTES_MAX => Ok(()),
-        _ => Err(ErrorReply::new(
-            Code::TooLarge,
-            format!("a message has at most {MESSAGE_BYTES_MAX} bytes, not {len}"),
-        )),
+    #[test]
+    fn an_answer_without_notes_is_what_segment_says() {
+        let done = Done { success: true, changed: vec![], skipped: vec![] };
+        assert_eq!(json!(done).to_string(), r#"{"success":true}"#);
     }
 }

@@ -72,6 +72,14 @@ fn every_code_is_described() {
     assert_eq!(words, codes);
 }
 
+#[test]
+fn every_reason_is_described() {
+    let document = document();
+    let words = &document["components"]["schemas"]["Note"]["properties"]["reason"]["enum"];
+    let reasons = segment::notes::Reason::ALL.map(|reason| serde_json::to_value(reason).unwrap());
+    assert_eq!(words.as_array().unwrap(), &reasons);
+}
+
 fn samples() -> Vec<(&'static str, Value)> {
     let answer = Answer {
         id: AnswerId(uuid::Uuid::now_v7()),
@@ -104,6 +112,8 @@ fn samples() -> Vec<(&'static str, Value)> {
         ("PurgeContent", serde_json::to_value(PurgeContent::default()).unwrap()),
         ("ContentPurged", serde_json::to_value(ContentPurged { index: 1, unheard: vec![] }).unwrap()),
         ("Counted", serde_json::to_value(counted).unwrap()),
+        ("Done", segment::tests::done()),
+        ("Note", segment::tests::done()["changed"][0].clone()),
     ]
 }
 

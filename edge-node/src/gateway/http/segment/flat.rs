@@ -8,15 +8,15 @@ use serde_json::{Map, Value};
 const LEFT_OUT: &str = "_left_out";
 
 /// `{"a": {"b": 1}}` is `a.b = 1`; a list is its JSON. What is too long, or too much, is left out, and how much that was is said
-/// in `_left_out`: a client that cannot be changed is to be understood as far as it goes.
-pub fn flat(object: &Map<String, Value>) -> Attributes {
+/// in `_left_out`, and beside the pairs.
+pub fn flat(object: &Map<String, Value>) -> (Attributes, u64) {
     let mut pairs = Pairs { kept: Vec::new(), left_out: 0 };
     pairs.add("", object);
     if pairs.left_out > 0 {
         pairs.kept.truncate(ATTRIBUTES_MAX - 1);
         pairs.kept.push((LEFT_OUT.to_owned(), pairs.left_out.to_string()));
     }
-    pairs.kept
+    (pairs.kept, pairs.left_out)
 }
 
 struct Pairs {
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     fn of(value: Value) -> Attributes {
-        flat(value.as_object().unwrap())
+        flat(value.as_object().unwrap()).0
     }
 
     #[test]
@@ -74,8 +74,8 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_counted() {
         let many: Map<String, Value> = (0..40).map(|n| (format!("k{n:02}"), json!(n))).collect();
-        let pairs = flat(&many);
-        assert_eq!(pairs.len(), ATTRIBUTES_MAX);
+        let (pairs, left_out) = flat(&many);
+        assert_eq!((pairs.len(), left_out), (ATTRIBUTES_MAX, 9));
         assert_eq!(pairs.last().unwrap(), &("_left_out".to_owned(), "9".to_owned()));
         let long =
             of(json!({"a": "x".repeat(ATTRIBUTE_BYTES_MAX), "b": "x".repeat(ATTRIBUTE_BYTES_MAX + 1)}));

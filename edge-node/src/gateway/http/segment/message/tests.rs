@@ -1,12 +1,23 @@
 use serde_json::json;
 
+use super::super::notes::{Note, Told};
 use super::*;
 
 const NOW: u64 = 1_800_000_000_000;
 
-fn events(message: Value) -> Result<Vec<Event>, ErrorReply> {
-    let received = Received { at_ms: NOW, sent_at: None, trace: TraceId(7) };
-    serde_json::from_value::<Message>(message).unwrap().events(&received)
+/// With what was changed and skipped.
+fn read(message: &Value) -> (Result<Vec<Event>, Unusable>, Notes) {
+    let received = Received { at_ms: NOW, sent_at: Value::Null, trace: TraceId(7), nonce: 1 };
+    let mut notes = Notes::default();
+    (super::events(message.as_object().unwrap(), None, &received, &mut notes), notes)
+}
+
+fn events(message: Value) -> Result<Vec<Event>, Unusable> {
+    read(&message).0
+}
+
+fn reasons(told: &Told) -> Vec<(&str, Reason)> {
+    told.notes.iter().map(|Note { at, reason, .. }| (at.as_str(), *reason)).collect()
 }
 
 fn kind(message: Value) -> EventKind {
@@ -102,14 +113,197 @@ fn traits_are_the_profiles() {
 
 #[test]
 fn what_is_wrong_is_said() {
-    for (message, says) in [
-        (json!({"userId": "u"}), "type"),
-        (json!({"type": "track", "event": "e"}), "userId or anonymousId"),
-        (json!({"type": "track", "userId": "u"}), "event"),
-        (json!({"type": "page", "userId": "u", "timestamp": "yesterday"}), "RFC 3339"),
-        (json!({"type": "page", "userId": "x".repeat(200)}), "bytes"),
+    for (message, reason) in [
+        (json!({"userId": "u"}), Reason::Type),
+        (json!({"userId": "u", "type": 7}), Reason::Type),
+        (json!({"type": "track", "event": "e"}), Reason::Visitor),
+        (json!({"type": "track", "userId": "", "event": "e"}), Reason::Visitor),
+        (json!({"type": "track", "userId": "u"}), Reason::Event),
+        (json!({"type": "track", "userId": "u", "event": {}}), Reason::Event),
+        (json!({"type": "page", "userId": "x".repeat(200)}), Reason::UserId),
+        (json!({"type": "page", "anonymousId": "a\nb"}), Reason::AnonymousId),
     ] {
-        let error = events(message.clone()).unwrap_err();
-        assert!(error.message.contains(says), "{message}: {error}");
+        assert_eq!(events(message.clone()).unwrap_err().reason, reason, "{message}");
     }
+}
+
+/// None of these costs the message: what cannot be used is left out, and said.
+#[test]
+fn what_cannot_be_used_is_left_out_and_said() {
+    let long = "x".repeat(600);
+    for (more, at, reason) in [
+        (json!({"timestamp": "yesterday"}), "timestamp", Reason::Timestamp),
+        (json!({"timestamp": true}), "timestamp", Reason::Timestamp),
+        (json!({"timestamp": "2099-01-01T00:00:00Z"}), "timestamp", Reason::Timestamp),
+        (json!({"timestamp": "0001-01-01T00:00:00Z"}), "timestamp", Reason::Timestamp),
+        (json!({"originalTimestamp": {}}), "originalTimestamp", Reason::Timestamp),
+        (json!({"timestamp": "2024-01-01T00:00:00Z", "sentAt": "now"}), "sentAt", Reason::SentAt),
+        (
+            json!({"timestamp": "2024-01-01T00:00:00Z", "sentAt": "9999-01-01T00:00:00Z"}),
+            "sentAt",
+            Reason::SentAt,
+        ),
+        (json!({"anonymousId": "a", "userId": "x".repeat(200)}), "userId", Reason::UserId),
+        (json!({"anonymousId": "a", "userId": ["u"]}), "userId", Reason::UserId),
+        (json!({"messageId": {"a": 1}}), "messageId", Reason::MessageId),
+        (json!({"properties": "{}"}), "properties", Reason::Properties),
+        (json!({"properties": [1]}), "properties", Reason::Properties),
+        (json!({"properties": {"a": long}}), "properties", Reason::Attributes),
+        (json!({"name": {"en": "Home"}}), "name", Reason::Name),
+        (json!({"type": "identify", "traits": 7}), "traits", Reason::Traits),
+        (json!({"type": "group", "groupId": false}), "groupId", Reason::GroupId),
+        (json!({"type": "alias", "previousId": []}), "previousId", Reason::PreviousId),
+        (json!({"type": "track", "event": long}), "event", Reason::Event),
+    ] {
+        let mut message = json!({"type": "page", "userId": "u"});
+        message.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let (events, notes) = read(&message);
+        let events = events.unwrap_or_else(|why| panic!("{message}: {why:?}"));
+        assert_eq!(events.len(), 1, "{message}");
+        events[0].check(NOW).unwrap();
+        assert_eq!(reasons(&notes.changed), [(at, reason)], "{message}");
+        assert_eq!(notes.skipped.count(), 0);
+    }
+}
+
+#[test]
+fn a_time_is_used_where_it_can_be_and_arrival_counts_otherwise() {
+    const DAY: u64 = 1_704_067_200_000;
+    for (message, at_ms, noted) in [
+        (json!({"timestamp": "2024-01-01T00:00:00Z"}), DAY, 0),
+        (json!({"timestamp": "2024-01-01T01:00:00+0100"}), DAY, 0),
+        (json!({"timestamp": "2024-01-01T00:00:00"}), DAY, 1),
+        (json!({"timestamp": DAY}), DAY, 1),
+        (json!({"timestamp": DAY / 1_000}), DAY, 1),
+        (json!({"timestamp": 1_704_067_200.25}), DAY + 250, 1),
+        (json!({"timestamp": "never"}), NOW, 1),
+        (json!({"timestamp": -1}), NOW, 1),
+        (json!({"originalTimestamp": "never", "timestamp": "2024-01-01T00:00:00Z"}), DAY, 1),
+        (json!({"timestamp": NOW + 60_000}), NOW, 1),
+        (json!({}), NOW, 0),
+        // Of two without a zone, the difference has one.
+        (json!({"timestamp": "2024-01-01T00:00:00", "sentAt": "2024-01-01T00:00:10"}), NOW - 10_000, 2),
+    ] {
+        let mut whole = json!({"type": "page", "userId": "u"});
+        whole.as_object_mut().unwrap().extend(message.as_object().unwrap().clone());
+        let (events, notes) = read(&whole);
+        assert_eq!((events.unwrap()[0].at_ms, notes.changed.count()), (at_ms, noted), "{message}");
+    }
+}
+
+#[test]
+fn a_message_counts_once_for_its_visitor_whenever_it_says_it_happened() {
+    let id = |more: Value| {
+        let mut message = json!({"type": "page", "userId": "u", "messageId": "m"});
+        message.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        events(message).unwrap()[0].id
+    };
+    let first = id(json!({"timestamp": "2024-01-01T00:00:00.000Z"}));
+    assert_eq!(id(json!({"timestamp": "2024-01-01T00:00:00.001Z"})), first);
+    assert_eq!(id(json!({})), first);
+    assert_ne!(id(json!({"userId": "v"})), first, "a counter of another's");
+    assert_ne!(id(json!({"userId": null, "anonymousId": "u"})), first);
+    assert_ne!(id(json!({"messageId": "n"})), first);
+    assert_eq!(id(json!({"messageId": 7})), id(json!({"messageId": "7"})));
+    assert_eq!(first.0.get_version_num(), 7);
+    assert_ne!(id(json!({"messageId": "x".repeat(5_000)})), first);
+}
+
+fn order(properties: Value) -> (Vec<(String, i64, String)>, Notes) {
+    let message = json!({"type": "track", "userId": "u", "messageId": "m", "event": "Order Completed", "properties": properties});
+    let (events, notes) = read(&message);
+    let worth = |event: Event| match event.kind {
+        EventKind::Conversion { item, value_micros, currency, .. } => {
+            (item.as_str().to_owned(), value_micros, String::from_utf8_lossy(&currency).into_owned())
+        }
+        other => panic!("{other:?}"),
+    };
+    (events.unwrap().into_iter().map(worth).collect(), notes)
+}
+
+#[test]
+fn an_order_is_kept_whatever_one_of_its_prices_is() {
+    for (price, micros) in [
+        (json!("12,50"), 12_500_000),
+        (json!("1.234,56"), 1_234_560_000),
+        (json!("€12.50"), 12_500_000),
+        (json!("12.50 EUR"), 12_500_000),
+        (json!("NaN"), 0),
+        (json!("1e400"), 0),
+        (json!(1e300), 0),
+        (json!("free"), 0),
+        (json!("1,234"), 0),
+        (json!(null), 0),
+        (json!({"amount": 3}), 0),
+    ] {
+        let (sold, notes) = order(json!({"currency": "EUR", "products": [
+            {"product_id": "a", "price": price}, {"product_id": "b", "price": -3},
+        ]}));
+        let expected =
+            [("a".to_owned(), micros, "EUR".to_owned()), ("b".to_owned(), -3_000_000, "EUR".to_owned())];
+        assert_eq!(sold, expected, "{price}");
+        assert_eq!(reasons(&notes.changed), [("properties.products[0].price", Reason::Price)], "{price}");
+    }
+}
+
+#[test]
+fn what_else_is_wrong_of_an_order_is_said() {
+    let one = |more: Value| {
+        let mut product = json!({"product_id": "a", "price": 2});
+        product.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        order(json!({"currency": "EUR", "products": [product]}))
+    };
+    for (more, micros, noted) in [
+        (json!({"quantity": "3"}), 6_000_000, 0),
+        (json!({"quantity": "1,5"}), 3_000_000, 1),
+        (json!({"quantity": "some"}), 2_000_000, 1),
+        (json!({"quantity": []}), 2_000_000, 1),
+    ] {
+        let (sold, notes) = one(more.clone());
+        assert_eq!((sold[0].1, notes.changed.count()), (micros, noted), "{more}");
+    }
+    let (sold, notes) = order(json!({"currency": "EURO", "products": {"sku": 7, "price": "2"}}));
+    assert_eq!(sold, [("7".to_owned(), 2_000_000, "XXX".to_owned())]);
+    let changed = [("properties.products", Reason::Products), ("properties.currency", Reason::Currency)];
+    assert_eq!(reasons(&notes.changed), changed);
+    let (sold, notes) = order(json!({"products": [
+        "a", {"price": 1}, {"product_id": "x".repeat(200), "sku": "s", "price": 1}, {"product_id": ["b"], "price": 1},
+    ]}));
+    assert_eq!(sold, [("s".to_owned(), 1_000_000, "USD".to_owned())]);
+    let at = |at: usize| format!("properties.products[{at}]");
+    let skipped = [(&*at(0), Reason::Product), (&*at(1), Reason::ProductId), (&*at(3), Reason::ProductId)];
+    assert_eq!(reasons(&notes.skipped), skipped);
+    assert_eq!(notes.changed.count(), 2, "and which ids were not used");
+}
+
+#[test]
+fn shops_words_without_a_product_are_events_of_their_own() {
+    for (event, properties, reason) in [
+        ("Product Viewed", json!({"product_id": "x".repeat(200)}), Reason::ProductId),
+        ("Order Completed", json!({"products": "a,b"}), Reason::Products),
+    ] {
+        let message = json!({"type": "track", "userId": "u", "event": event, "properties": properties});
+        let (events, notes) = read(&message);
+        assert!(matches!(&events.unwrap()[0].kind, EventKind::Custom { name, .. } if name == event));
+        assert!(
+            reasons(&notes.changed).iter().chain(&reasons(&notes.skipped)).any(|(_, said)| *said == reason)
+        );
+    }
+    let many: Vec<Value> = (0..150).map(|n| json!({"product_id": n, "position": n - 1})).collect();
+    let message = json!({"type": "track", "userId": "u", "event": "Product List Viewed",
+        "properties": {"list_id": "y".repeat(200), "category": "hot", "products": many, "answer_id": "?"}});
+    let (events, notes) = read(&message);
+    let events = events.unwrap();
+    assert_eq!(events.len(), 100);
+    assert!(
+        matches!(&events[0].kind, EventKind::Impression { slot, position: 0, .. } if slot.as_str() == "hot")
+    );
+    assert!(matches!(&events[2].kind, EventKind::Impression { position: 1, .. }));
+    assert_eq!(reasons(&notes.skipped), [("properties.products", Reason::Products)]);
+    let changed = [
+        ("properties.list_id", Reason::List),
+        ("properties.answer_id", Reason::AnswerId),
+        ("properties.products[0].position", Reason::Position),
+    ];
+    assert_eq!(reasons(&notes.changed), changed);
 }
