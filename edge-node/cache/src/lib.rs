@@ -38,7 +38,6 @@ pub mod upload;
 /// What is private, for the fuzz targets (edge-node/fuzz).
 #[cfg(fuzzing)]
 pub mod fuzzing {
-    pub use crate::answer::{Cut, cut};
     pub use crate::record::{Place, decode, encode};
 }
 
@@ -59,7 +58,7 @@ use ledger::Ledger;
 use origin::{Origin, OriginError};
 use rules::reuse::Habits;
 
-pub use answer::CACHE_STATUS;
+pub use answer::{CACHE_STATUS, Cut, cut};
 pub use body::CacheBody;
 pub use config::{CacheConfig, OriginConfig};
 pub use metrics::Metrics;

@@ -5,14 +5,15 @@
 
 use std::time::{Duration, SystemTime};
 
-use edge_cache::fuzzing::cut;
+use edge_cache::cut;
 use edge_cache::key::{TAGS_LEN_MAX, tags};
 use edge_cache::rules::conditional::{Part, part};
 use edge_cache::rules::directives::{Directives, members};
 use edge_cache::rules::freshness::{self, Exchange};
 use edge_cache::rules::reuse::{Habits, Reuse, Terms, asked, judge};
 use edge_cache::rules::store::may_store;
-use edge_cache::rules::{hops, validate, vary};
+use edge_cache::rules::settle::{Settled, Stored, settle};
+use edge_cache::rules::{forward, framing, hops, validate, vary};
 use http::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, ETAG, EXPIRES, IF_NONE_MATCH, RANGE, TRANSFER_ENCODING,
 };
@@ -35,6 +36,9 @@ fuzz_target!(|bytes: &[u8]| {
     stored(&method, &request, &response, status);
     varied(&request, &response);
     validated(&request, &response);
+    settled(&request, &response, status);
+    forwarded(&request, how & 1 == 0);
+    framed(&method, status, response.clone(), LENGTHS[usize::from(*which) % LENGTHS.len()]);
     sent(&method, &request, &response, status, LENGTHS[usize::from(*which) % LENGTHS.len()]);
     passed_on(response);
 });
@@ -156,6 +160,37 @@ fn sent(method: &Method, request: &HeaderMap, response: &HeaderMap, status: Stat
     if quoted.is_some_and(|tag| tag.iter().all(|byte| byte.is_ascii_graphic() && !b"\"\\".contains(byte))) {
         let has = HeaderMap::from_iter([(IF_NONE_MATCH, tag.clone())]);
         assert_eq!(part(method, &has, status, response, len), Part::NotModified);
+    }
+}
+
+/// What a 304 confirms is stored only if the same response might be stored as a new one.
+fn settled(request: &HeaderMap, response: &HeaderMap, status: StatusCode) {
+    let stored = response.clone();
+    let selecting = vary::selecting(request, &stored);
+    let about = Stored { status, headers: &stored, selecting: &selecting };
+    let Settled::Confirmed { headers, stored, .. } =
+        settle(request, Some(about), StatusCode::NOT_MODIFIED, request)
+    else {
+        return;
+    };
+    if stored.is_ok() {
+        assert_eq!(may_store(&Method::GET, request, status, &headers), Ok(()));
+    }
+}
+
+/// No length, and no name that a server may read as another.
+fn forwarded(request: &HeaderMap, with_body: bool) {
+    let sent = forward::request(request, None, with_body);
+    for name in sent.keys() {
+        assert!(name.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'));
+    }
+    assert!(!sent.contains_key(CONTENT_LENGTH) && !sent.contains_key(TRANSFER_ENCODING));
+    assert_eq!(forward::request(&sent, None, with_body), sent);
+}
+
+fn framed(method: &Method, status: StatusCode, mut headers: HeaderMap, len: Option<u64>) {
+    if framing::settle(method, status, &mut headers, len).is_ok() {
+        assert!(headers.get_all(CONTENT_LENGTH).iter().count() <= 1);
     }
 }
 

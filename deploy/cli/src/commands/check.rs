@@ -3,6 +3,7 @@
 //!
 //! A part is a file of `check/` with a [`Part`], and a line in [`PARTS`].
 
+mod cache_rules;
 mod segment_message;
 
 use std::fs::File;
@@ -30,7 +31,7 @@ struct Part {
     run: fn(&RawValue) -> Result<Value, ErrorReply>,
 }
 
-const PARTS: &[Part] = &[segment_message::PART];
+const PARTS: &[Part] = &[cache_rules::PART, segment_message::PART];
 
 /// Arguments.
 #[derive(Debug, clap::Args)]

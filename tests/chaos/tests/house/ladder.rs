@@ -37,7 +37,11 @@ const ALLOWED: &[(&str, &str, &[&str])] = &[
     ("cloud", "cloud", &["proto", "transport", "inference", "cloud-storage", "cloud-registry", "service"]),
     ("client-sdk", "client-sdk", &["proto", "transport"]),
     ("service", "deploy/service", &["proto"]),
-    ("rockpool", "deploy/cli", &["proto", "transport", "dataset", "client-sdk", "edge-node", "service"]),
+    (
+        "rockpool",
+        "deploy/cli",
+        &["proto", "transport", "dataset", "client-sdk", "edge-cache", "edge-node", "service"],
+    ),
     ("workspace-hack", "deploy/workspace-hack", &[]),
     (
         "chaos",
