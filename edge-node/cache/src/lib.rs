@@ -85,6 +85,9 @@ pub enum Failure {
     /// CONNECT or TRACE.
     #[error("this method is not passed on")]
     Method,
+    /// Its content is compressed for the way here, which is not undone (RFC 9112, 6.1).
+    #[error("the request has a transfer coding other than `chunked`, which is not understood here")]
+    Coding,
     /// `only-if-cached`, and it is not.
     #[error("it is not stored here, and only what is was asked for")]
     NotCached,

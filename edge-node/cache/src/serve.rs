@@ -18,7 +18,7 @@ use crate::key::Key;
 use crate::origin::{Answer, Origin, OriginError, RequestBody, nothing};
 use crate::rules::reuse::{Judged, Reuse, asked, judge};
 use crate::rules::store::answers_get;
-use crate::rules::{forward, hops, validate, vary};
+use crate::rules::{forward, framing, hops, validate, vary};
 use crate::{Cache, Failure, Inner};
 
 /// How often a request looks again, when what it waited for turned out not to be for it.
@@ -99,6 +99,10 @@ impl Cache {
         let keyed =
             named.and_then(|origin| Ok((Arc::clone(origin), origin.key(target).ok_or(Failure::Target)?)));
         let (origin, key) = keyed.inspect_err(|_| inner.metrics.count("error"))?;
+        if framing::changes_content(&headers) {
+            inner.metrics.count("error");
+            return Err(Failure::Coding);
+        }
         hops::remove(&mut headers);
         forward::say_scheme(&mut headers);
         let asked = Asked { from, origin, key, method, headers };

@@ -37,8 +37,9 @@ pub fn settle(
     Ok(())
 }
 
-/// Whether there is more than `chunked`, once, of the codings that are registered (RFC 9112, 12.3). What is no coding changes nothing.
-fn changes_content(headers: &HeaderMap) -> bool {
+/// Whether a message has more than `chunked`, once, of the transfer codings that are registered (RFC 9112, 12.3). What is no coding changes
+/// nothing.
+pub fn changes_content(headers: &HeaderMap) -> bool {
     let lines = headers.get_all(TRANSFER_ENCODING).iter().filter_map(|line| line.to_str().ok());
     let names = lines.flat_map(members).map(|coding| coding.split(';').next().unwrap_or_default().trim());
     let mut chunked = 0;

@@ -68,6 +68,14 @@ async fn a_request_is_framed_by_what_is_really_sent() {
 }
 
 #[tokio::test]
+async fn a_coding_that_is_not_undone_is_not_passed_on_as_content() {
+    let place = saying(200, &[("cache-control", "max-age=60")]).await;
+    let coded = send(&place, Method::POST, &[("transfer-encoding", "gzip, chunked")], full("x")).await;
+    assert_eq!((coded, place.fetched()), (Err(Failure::Coding), 0));
+    assert_eq!(send(&place, Method::POST, &[("transfer-encoding", "chunked")], full("x")).await, Ok(200));
+}
+
+#[tokio::test]
 async fn a_callers_mistakes_are_not_the_origins() {
     let place = place(|request, _| {
         Box::pin(async move {

@@ -92,6 +92,7 @@ fn refused(failure: &Failure) -> Response {
     let (code, status) = match failure {
         Failure::NoOrigin(_) => (Code::NotFound, "fwd=bypass; detail=no-origin"),
         Failure::Target => (Code::Invalid, "fwd=bypass; detail=target"),
+        Failure::Coding => (Code::Malformed, "fwd=bypass; detail=transfer-coding"),
         Failure::Method => return Refusal::method_not_allowed().into_response(),
         Failure::NotCached => (Code::DeadlineExceeded, "fwd=request; detail=only-if-cached"),
         Failure::Full | Failure::Origin(OriginError::Busy(_)) => {

@@ -54,7 +54,10 @@ impl Origin {
         };
         // What was posted comes back, and is not stored.
         let echo = async |body: axum::body::Bytes| ([(header::CACHE_CONTROL, "no-store")], body);
-        let router = axum::Router::new().route("/{*path}", get(answer).post(echo)).with_state(state);
+        let router = axum::Router::new()
+            .route("/{*path}", get(answer).post(echo))
+            .layer(axum::extract::DefaultBodyLimit::disable())
+            .with_state(state);
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { value, asked, url, server }
     }
