@@ -19,14 +19,16 @@ mod rollouts;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{DefaultBodyLimit, FromRef, State};
+use axum::extract::{DefaultBodyLimit, FromRef, Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Router, middleware};
 use cloud_registry::Registry;
 use cloud_storage::Storage;
 use proto::Code;
+use service::http::Refusal;
 use service::shutdown::Shutdown;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -173,8 +175,21 @@ pub fn router(api: Api) -> Router {
         .fallback(|| async { ApiError::new(Code::NotFound, "no such path; see /openapi.json") })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(DefaultBodyLimit::max(api.limits.body_bytes_max))
+        .layer(middleware::from_fn_with_state(api.limits, as_problem))
         .layer(middleware::from_fn_with_state(api.guard.clone(), guard::watch))
         .with_state(api)
+}
+
+/// Errors of all kinds as problems. Of a body that is too large, axum says so without the limit.
+async fn as_problem(State(limits): State<Limits>, request: Request, next: Next) -> Response {
+    let response = service::http::problem(next.run(request).await).await;
+    let refusal = response.extensions().get::<Refusal>();
+    let nameless = |refusal: &Refusal| refusal.reply().message.ends_with("length limit exceeded");
+    if response.status() == StatusCode::PAYLOAD_TOO_LARGE && refusal.is_some_and(nameless) {
+        let detail = format!("the body has more than {} bytes", limits.body_bytes_max);
+        return ApiError::new(Code::TooLarge, detail).into_response();
+    }
+    response
 }
 
 async fn readyz(State(health): State<Health>) -> Response {

@@ -117,6 +117,10 @@ pub struct ClientsConfig {
 pub struct HttpConfig {
     /// TCP address; empty: that of the clients' door.
     pub listen: String,
+    /// PEM chain that browsers believe; empty: the node's own certificate is shown.
+    pub certificate: PathBuf,
+    /// Its key, PEM, mode 0600.
+    pub key: PathBuf,
     /// UDP port at which HTTP/3 is said to be served; 0: that of the clients' door.
     pub http3_port: u16,
     /// Most connections of HTTP/3, which share the clients' door with the SDK's.
@@ -236,8 +240,10 @@ impl Config {
             &mut identity.file,
             &mut identity.token,
         ];
+        let public = [&mut config.http.certificate, &mut config.http.key];
         let origins = config.cache.origins.iter_mut().map(|origin| &mut origin.ca);
-        for path in paths.into_iter().chain(origins.filter(|ca| !ca.as_os_str().is_empty())) {
+        let may_be_empty = public.into_iter().chain(origins).filter(|path| !path.as_os_str().is_empty());
+        for path in paths.into_iter().chain(may_be_empty) {
             *path = dir.join(&path);
         }
         Ok(config)
@@ -316,6 +322,13 @@ impl Config {
             self.node.pop.as_str().chars().all(letters) && self.node.pop.as_str().len() <= 63,
             "node.pop {:?}: at most 63 lower-case letters, digits and `-`, as it becomes part of a DNS name",
             self.node.pop.as_str()
+        );
+        let empty = [&self.http.certificate, &self.http.key].map(|path| path.as_os_str().is_empty());
+        anyhow::ensure!(
+            empty[0] == empty[1],
+            "http.certificate ({:?}) and http.key ({:?}) belong together: set both, or neither",
+            self.http.certificate,
+            self.http.key
         );
         self.members()?;
         self.cache.check().map_err(anyhow::Error::msg)

@@ -8,6 +8,7 @@
 mod enrol;
 mod keeper;
 mod metrics;
+mod public;
 mod renewal;
 mod revoked;
 
@@ -23,6 +24,7 @@ use crate::config::Config;
 
 pub use keeper::Keeper;
 pub use metrics::IdentityMetrics;
+pub use public::{PublicCertificate, PublicMetrics};
 pub use revoked::RevokedFile;
 
 /// How the node comes by its certificate, and how long it believes others'.

@@ -29,7 +29,7 @@ use crate::config::{ClientsConfig, Config};
 use crate::disk;
 use crate::gateway::Gateway;
 use crate::gateway::http::{self, Http, HttpMetrics};
-use crate::identity::{IdentityMetrics, Keeper, Own};
+use crate::identity::{IdentityMetrics, Keeper, Own, PublicCertificate, PublicMetrics};
 use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::prefetch;
@@ -115,7 +115,8 @@ async fn live(config: Config, doors_within: Duration, shutdown: Shutdown) -> any
     let Some(own) = shutdown.run_until_cancelled(Own::open(&config)).await.transpose()? else {
         return Ok(());
     };
-    let doors = bind_within(&config, &own, doors_within).await?;
+    let public = PublicCertificate::open(&config.http)?;
+    let doors = bind_within(&config, &own, public.as_ref(), doors_within).await?;
     let addresses = publish_addresses(&config, &doors)?;
     let (folder, workers) = (Folder::open(config.dir.join("artifacts"))?, Workers::start(&config.serving)?);
     let engine = choose_engine(&config, &metrics);
@@ -147,6 +148,7 @@ async fn live(config: Config, doors_within: Duration, shutdown: Shutdown) -> any
     let cache = open_cache(&config, &store, &registry).await?;
     let purger = Purger { store: store.clone(), cache: cache.clone() };
     let http_metrics = HttpMetrics::new(&registry)?;
+    let public_metrics = public.is_some().then(|| PublicMetrics::new(&registry)).transpose()?;
     let http = Http::new(gateway.clone(), purger.clone(), ready.clone(), http_metrics, shutdown.clone());
     let http_doors = http::Doors { tcp: doors.http, quic: doors.clients.clone() };
     let http = http::serve(http_doors, http, config.http.clone())?;
@@ -163,6 +165,9 @@ async fn live(config: Config, doors_within: Duration, shutdown: Shutdown) -> any
     tasks.spawn(service::admin::serve(doors.admin, admin, shutdown.clone()));
     tasks.spawn(keep_link(cloud.clone(), report, shutdown.clone()));
     tasks.spawn(keeper.run(shutdown.clone()));
+    if let Some((public, metrics)) = public.zip(public_metrics) {
+        tasks.spawn(public.keep(metrics, shutdown.clone()));
+    }
     tasks.spawn(edge_uplink::tail(Arc::new(commits), leader, cloud, shutdown.clone()));
     tasks.spawn(bundles.run(shutdown.clone()));
     tasks.spawn(disk::end_when_it_recovers(store.clone(), config.dir.clone(), shutdown.clone()));
@@ -231,10 +236,15 @@ async fn keep_link(cloud: CloudLink, report: Report, shutdown: Shutdown) {
     cloud.run(report, shutdown).await;
 }
 
-async fn bind_within(config: &Config, own: &Own, within: Duration) -> anyhow::Result<Doors> {
+async fn bind_within(
+    config: &Config,
+    own: &Own,
+    public: Option<&PublicCertificate>,
+    within: Duration,
+) -> anyhow::Result<Doors> {
     let until = tokio::time::Instant::now() + within;
     loop {
-        match bind(config, own).await {
+        match bind(config, own, public).await {
             Err(error) if tokio::time::Instant::now() < until => {
                 tracing::debug!(%error, "a door of the life before is still open");
                 tokio::time::sleep(DOORS_TRIED_EVERY).await;
@@ -244,8 +254,10 @@ async fn bind_within(config: &Config, own: &Own, within: Duration) -> anyhow::Re
     }
 }
 
-async fn bind(config: &Config, own: &Own) -> anyhow::Result<Doors> {
+async fn bind(config: &Config, own: &Own, public: Option<&PublicCertificate>) -> anyhow::Result<Doors> {
     let Own { credentials, trust, .. } = own;
+    let for_http = public.map_or(credentials, PublicCertificate::credentials);
+    let for_apps = credentials.with_http3(for_http);
     let clients = Settings {
         max_connections: config.clients.connections_max,
         max_bidi_streams: config.clients.streams_max,
@@ -260,7 +272,7 @@ async fn bind(config: &Config, own: &Own) -> anyhow::Result<Doors> {
     };
     let admin = TcpListener::bind(&config.admin.listen).await;
     let clients =
-        QuicListener::bind(listen(&config.clients.listen)?, Door::Clients, credentials, trust, &clients)?;
+        QuicListener::bind(listen(&config.clients.listen)?, Door::Clients, &for_apps, trust, &clients)?;
     let http = match config.http.listen.as_str() {
         "" => clients.local_socket(),
         address => listen(address)?,
@@ -271,7 +283,7 @@ async fn bind(config: &Config, own: &Own) -> anyhow::Result<Doors> {
     };
     Ok(Doors {
         clients: Arc::new(clients),
-        http: TcpDoor::bind(http, credentials, http::ALPN, &limits)?,
+        http: TcpDoor::bind(http, for_http, http::ALPN, &limits)?,
         peers: Arc::new(QuicListener::bind(
             listen(&config.peers.listen)?,
             Door::Peers { pop },

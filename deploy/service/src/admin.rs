@@ -2,20 +2,22 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Router, middleware};
 use prometheus::{Encoder, Registry, TextEncoder};
+use proto::Code;
 use tokio::net::TcpListener;
 
+use crate::http::{Refusal, problem};
 use crate::shutdown::Shutdown;
 
 /// Says whether the process can serve, and if not, why.
 pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
-/// `/metrics`, `/healthz` (the process answers) and `/readyz` (it can serve; else 503 with the reason).
+/// `/metrics`, `/healthz` (the process answers) and `/readyz` (it can serve; else 503, and the reason as a problem).
 pub fn router(registry: Registry, ready: Readiness) -> Router {
     let metrics = Router::new().route("/metrics", get(metrics)).with_state(registry);
     let readiness = Router::new().route("/readyz", get(readyz)).with_state(ready);
@@ -24,6 +26,10 @@ pub fn router(registry: Registry, ready: Readiness) -> Router {
 
 /// Serves until shutdown.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) -> std::io::Result<()> {
+    let router = router
+        .fallback(|| async { Refusal::new(Code::NotFound, "no such path") })
+        .method_not_allowed_fallback(|| async { Refusal::method_not_allowed() })
+        .layer(middleware::map_response(problem));
     axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
 }
 
@@ -36,9 +42,9 @@ pub async fn metrics(State(registry): State<Registry>) -> impl IntoResponse {
     }
 }
 
-async fn readyz(State(ready): State<Readiness>) -> impl IntoResponse {
+async fn readyz(State(ready): State<Readiness>) -> Response {
     match ready() {
-        Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
-        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+        Ok(()) => "ready\n".into_response(),
+        Err(reason) => Refusal::new(Code::NotReady, reason).into_response(),
     }
 }

@@ -3,5 +3,5 @@
 mod problem;
 mod request;
 
-pub use problem::{Refusal, status};
+pub use problem::{Refusal, problem, status};
 pub use request::{Body, Path, Query, REQUEST_ID, known_method, request_id};

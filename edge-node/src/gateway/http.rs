@@ -41,7 +41,8 @@ use std::sync::{Arc, LazyLock};
 use axum::BoxError;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, FromRef, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, connect, get, post};
 use axum::{Extension, Router, middleware};
@@ -49,10 +50,11 @@ use edge_cache::rules::conditional::{Part, part};
 use proto::client::{Ask, ClientReply, ClientRequest};
 use proto::{Code, Digest, ErrorReply};
 use service::admin::Readiness;
-use service::http::Refusal;
+use service::http::{Refusal, problem};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{DefaultPredicate, Predicate as _};
 use tower_http::decompression::RequestDecompressionLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use transport::quic::QuicListener;
@@ -74,6 +76,11 @@ pub const OPENAPI: &str = include_str!("../../openapi.json");
 const TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
 /// Largest body of a request that is no batch, in bytes.
 const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Longest path with its query, in bytes.
+const TARGET_BYTES_MAX: usize = 8 * 1024;
+/// Most bytes of a request's header fields, and what each takes beside its text (RFC 9113, 6.5.2).
+const FIELDS_BYTES_MAX: usize = server::HEADERS_BYTES_MAX;
+const FIELD_BYTES: usize = 32;
 
 /// What handlers are made of. It is cloned for every request, more than once.
 #[derive(Clone)]
@@ -181,7 +188,12 @@ impl Routes {
         // A body that is none needs no box.
         let bodiless = request.body().is_end_stream();
         let request = request.map(|body| if bodiless { Body::empty() } else { Body::new(body) });
-        let mut response = self.routed(request).await;
+        let protocol = inference::is_at(request.uri().path());
+        let response = match head_is_short(&request) {
+            Ok(()) => self.routed(request).await,
+            Err(refusal) => refusal.into_response(),
+        };
+        let mut response = if protocol { inference::with_error(response) } else { response };
         if let Some(alt_svc) = &self.alt_svc {
             response.headers_mut().insert(header::ALT_SVC, alt_svc.clone());
         }
@@ -199,6 +211,7 @@ impl Routes {
         if path.starts_with(content::PREFIX) {
             return content::content(&self.http, request).await;
         }
+        let request = guard::as_get(request);
         // What is small when it begins is cheap to pass on.
         let Ok(response) = Box::pin(self.router.clone().oneshot(request)).await;
         response
@@ -218,31 +231,82 @@ const WATCHING: [&str; 4] = ["/healthz", "/readyz", "/v2/health/live", "/v2/heal
 
 /// Every route but content's and gRPC's.
 fn routes() -> Vec<(&'static str, MethodRouter<Http>)> {
-    let batch = DefaultBodyLimit::max(segment::BATCH_BYTES_MAX);
     let mut routes = vec![
         ("/healthz", get(|| async { "ok\n" })),
         ("/readyz", get(readyz)),
         ("/openapi.json", get(openapi)),
         ("/v1/recommend", post(recommend::recommend)),
-        ("/v1/events", post(events::track).layer(batch)),
+        ("/v1/events", post(events::track)),
         ("/v1/purge", post(content::purge)),
         ("/v1/session", connect(webtransport::open)),
     ];
-    let tensors = DefaultBodyLimit::max(inference::BODY_BYTES_MAX);
     routes.extend([
         ("/v2", get(inference::server)),
         ("/v2/health/live", get(inference::live)),
         ("/v2/health/ready", get(inference::ready)),
         ("/v2/models/{model}", get(inference::model)),
         ("/v2/models/{model}/ready", get(inference::model_ready)),
-        ("/v2/models/{model}/infer", post(inference::infer).layer(tensors)),
+        ("/v2/models/{model}/infer", post(inference::infer)),
         ("/v2/models/{model}/versions/{version}", get(inference::model)),
         ("/v2/models/{model}/versions/{version}/ready", get(inference::model_ready)),
-        ("/v2/models/{model}/versions/{version}/infer", post(inference::infer).layer(tensors)),
+        ("/v2/models/{model}/versions/{version}/infer", post(inference::infer)),
     ]);
-    routes.extend(segment::BATCHES.map(|path| (path, post(segment::batch).layer(batch))));
+    routes.extend(segment::BATCHES.map(|path| (path, post(segment::batch))));
     routes.extend(segment::KINDS.iter().map(|(path, _)| (*path, post(segment::one))));
     routes
+}
+
+/// Largest body of a request to a route, unpacked, in bytes.
+fn body_bytes_max(route: &str) -> usize {
+    match route {
+        "/v1/events" => segment::BATCH_BYTES_MAX,
+        route if segment::BATCHES.contains(&route) => segment::BATCH_BYTES_MAX,
+        inference::grpc::ROUTE => inference::BODY_BYTES_MAX,
+        route if route.ends_with("/infer") => inference::BODY_BYTES_MAX,
+        _ => BODY_BYTES_MAX,
+    }
+}
+
+/// Whether a request's head is no longer than it may be. Of what is longer still, the libraries that read it say so, in a status alone.
+fn head_is_short(request: &Request) -> Result<(), Refusal> {
+    let too_large = |status, what: &str, bytes_max| {
+        let message = format!("{what} has more than {bytes_max} bytes");
+        Err(Refusal::new(Code::TooLarge, message).with_status(status))
+    };
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if target > TARGET_BYTES_MAX {
+        return too_large(StatusCode::URI_TOO_LONG, "the path with its query", TARGET_BYTES_MAX);
+    }
+    let field = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + FIELD_BYTES;
+    if request.headers().iter().map(field).sum::<usize>() > FIELDS_BYTES_MAX {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return too_large(status, "the header", FIELDS_BYTES_MAX);
+    }
+    Ok(())
+}
+
+/// Errors of all kinds as problems, and with what the inference protocol has beside.
+async fn as_problem(request: Request, next: Next) -> Response {
+    let protocol = inference::is_at(request.uri().path());
+    let infers = request.uri().path().ends_with("/infer");
+    let response = problem(next.run(request).await).await;
+    if !protocol {
+        return response;
+    }
+    let mut response = inference::with_error(response);
+    if !(infers && response.status().is_success()) {
+        response.extensions_mut().insert(Unpacked);
+    }
+    response
+}
+
+/// Is not packed, whatever is accepted: Triton's server packs tensors only, and its client for asyncio, which says that it accepts gzip,
+/// unpacks nothing else.
+#[derive(Debug, Clone, Copy)]
+struct Unpacked;
+
+fn may_be_packed(_: StatusCode, _: Version, _: &HeaderMap, extensions: &Extensions) -> bool {
+    extensions.get::<Unpacked>().is_none()
 }
 
 /// All routes with what stands before them.
@@ -258,8 +322,10 @@ fn router(http: Http, config: &HttpConfig) -> anyhow::Result<Router> {
         .method_not_allowed_fallback(|| async { Refusal::method_not_allowed() })
         .layer(middleware::from_fn_with_state(bodies::Room::new(), bodies::bounded))
         .layer(RequestDecompressionLayer::new())
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(CompressionLayer::new())
+        // What is said of it in `bodies` comes first.
+        .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn(as_problem))
+        .layer(CompressionLayer::new().compress_when(DefaultPredicate::new().and(may_be_packed)))
         .layer(SetResponseHeaderLayer::overriding(TIMING_ALLOW_ORIGIN, origins.timing()))
         .layer(origins.cors())
         .layer(Extension(origins))

@@ -1,11 +1,14 @@
 """The models, run by Triton's clients, over REST and gRPC. Arguments: host:port, CA file, app key. Prints one JSON object."""
 
+import asyncio
 import json
+import ssl
 import sys
 
 import numpy
 import tritonclient.grpc
 import tritonclient.http
+import tritonclient.http.aio
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 URL, CA, KEY = sys.argv[1:4]
@@ -61,13 +64,54 @@ for name in ["retrieval", "ranker"]:
         "id": answer.get_response().id == "a",
         "platform": described.platform == model["platform"],
     }
-    # Gzip, as the client sends it where it is asked to.
-    rest.infer(name, asked, headers=keyed(), request_compression_algorithm="gzip", response_compression_algorithm="gzip")
+    # Packed, as the clients do where they are asked to.
+    told[name]["packed"] = True
+    for algorithm in ["gzip", "deflate"]:
+        packed = {"request_compression_algorithm": algorithm, "response_compression_algorithm": algorithm}
+        for binary in [True, False]:
+            asked = tensors(tritonclient.http.InferInput, model, binary_data=binary)
+            wanted = [tritonclient.http.InferRequestedOutput(output, binary_data=binary)]
+            answer = rest.infer(name, asked, outputs=wanted, headers=keyed(), **packed)
+            told[name]["packed"] &= bool(numpy.array_equal(said[True], answer.as_numpy(output)))
+        answer = grpc.infer(name, over_grpc, headers=keyed(), compression_algorithm=algorithm)
+        told[name]["packed"] &= bool(numpy.array_equal(said[True], answer.as_numpy(output)))
 
+
+
+async def with_asyncio():
+    """It accepts gzip, and unpacks tensors only."""
+    async with tritonclient.http.aio.InferenceServerClient(URL, ssl=True, ssl_context=ssl.create_default_context(cafile=CA)) as client:
+        server = await client.get_server_metadata()
+        model = await client.get_model_metadata("ranker", headers=keyed())
+        answer = await client.infer("ranker", tensors(tritonclient.http.InferInput, model), headers=keyed())
+        try:
+            await client.get_model_metadata("other", headers=keyed())
+        except InferenceServerException as error:
+            return [server["name"], list(answer.as_numpy(model["outputs"][0]["name"]).shape)[0], error.message()]
+
+
+told["asyncio"] = asyncio.run(with_asyncio())
 told["absent"] = refused(lambda: rest.get_model_metadata("other", headers=keyed()))
 told["no_key"] = refused(lambda: rest.infer("ranker", asked))
 asked[0] = tritonclient.http.InferInput(model["inputs"][0]["name"], [3, 1, 1], model["inputs"][0]["datatype"])
 told["wrong_shape"] = refused(lambda: rest.infer("ranker", asked, headers=keyed()))
+ranker = rest.get_model_metadata("ranker", headers=keyed())
+output = ranker["outputs"][0]["name"]
+asked = tensors(tritonclient.http.InferInput, ranker)
+classes = [tritonclient.http.InferRequestedOutput(output, class_count=2)]
+told["classified"] = refused(lambda: rest.infer("ranker", asked, outputs=classes, headers=keyed()))
+told["sequence"] = refused(lambda: rest.infer("ranker", asked, headers=keyed(), sequence_id=7, sequence_start=True))
+none = []
+for spec in ranker["inputs"]:
+    none.append(tritonclient.http.InferInput(spec["name"], [0] + spec["shape"][1:], spec["datatype"]))
+    none[-1].set_data_from_numpy(numpy.zeros(none[-1].shape(), triton_to_np_dtype(spec["datatype"])), binary_data=False)
+below = tensors(tritonclient.grpc.InferInput, ranker)
+below[0].set_shape([-1] + ranker["inputs"][0]["shape"][1:])
+told["grpc"]["below"] = refused(lambda: grpc.infer("ranker", below, headers=keyed()))
+told["no_rows"] = refused(lambda: rest.infer("ranker", none, headers=keyed()))
+classes = [tritonclient.grpc.InferRequestedOutput(output, class_count=2)]
+told["grpc"]["classified"] = refused(lambda: grpc.infer("ranker", over_grpc, outputs=classes, headers=keyed()))
+told["grpc"]["sequence"] = refused(lambda: grpc.infer("ranker", over_grpc, headers=keyed(), sequence_id=7, sequence_start=True))
 told["grpc"]["absent"] = refused(lambda: grpc.get_model_metadata("other", headers=keyed()))
 told["grpc"]["no_key"] = refused(lambda: grpc.infer("ranker", over_grpc))
 told["grpc"]["wrong_shape"] = refused(lambda: grpc.infer("ranker", over_grpc[1:], headers=keyed()))

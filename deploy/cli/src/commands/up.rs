@@ -83,6 +83,20 @@ pub async fn run(command: Up) -> anyhow::Result<bool> {
     outcome
 }
 
+/// How a browser of this machine comes to believe what the nodes show.
+fn in_browsers(deployment: &Deployment) -> anyhow::Result<String> {
+    let ports = deployment.ports().values().next().context("no node runs")?;
+    let port = ports.clients.rsplit_once(':').map_or("443", |(_, port)| port);
+    let ca = deployment.dir().join("pki/ca.pem");
+    let ca = ca.display();
+    Ok(format!(
+        "over HTTPS: https://localhost:{port}/openapi.json, for curl with --cacert {ca}\n\
+         in a browser, once that file is imported as an authority for websites. Chromium on Linux:\n  \
+         certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n rockpool-up -i {ca}\n\
+         Firefox: Settings, Certificates, Authorities, Import. Remove it afterwards: whoever has the folder can sign in its name\n"
+    ))
+}
+
 async fn in_dir(
     command: &Up,
     dir: PathBuf,
@@ -100,6 +114,7 @@ async fn in_dir(
     say(&format!("published bundle {}: {} items, 2 models", bundle.revision, data.items.len()));
     deployment.until_ready(READY_WITHIN).await?;
     say(&format!("the PoP serves, {:.1} s after the start\n", began.elapsed().as_secs_f64()));
+    say(&in_browsers(&deployment)?);
 
     let counted_before = deployment.control()?.event_counts().await?.total;
     let clients = connect(&deployment, command.clients).await?;

@@ -7,14 +7,16 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use proto::client::{Ask, ClientReply, ClientRequest, Track, Tracked};
-use proto::limits::TRACK_EVENTS_MAX;
+use proto::limits::{EVENT_FUTURE_MS_MAX, TRACK_EVENTS_MAX};
 use proto::{AnswerId, Code, DeviceId, ErrorReply, Event, EventId, EventKind, ItemId, SlotId, UserId};
 use serde::{Deserialize, Serialize};
 use service::http::Refusal;
 
 use super::auth::Asker;
 use super::guard::Trace;
+use super::segment::notes::{Notes, Reason};
 use super::time::at_ms;
 use super::{answered, unexpected, visitor};
 use crate::clock;
@@ -83,15 +85,20 @@ pub(super) async fn track(
     trace: Trace,
     asker: Asker,
     body: Bytes,
-) -> Result<Json<Counted>, Refusal> {
+) -> Result<(HeaderMap, Json<Counted>), Refusal> {
     // Before anything is looked at: what is wrong counts, too.
     gateway.apps.permit(&asker.caller, Scope::Track)?;
     let batch: Batch = read(&body)?;
     let now_ms = clock::now_ms();
+    let mut notes = Notes::default();
     let events = batch.events.into_iter().enumerate();
-    let events = events.map(|(at, event)| event.event(trace, now_ms).map_err(|error| named(at, error)));
-    let tracked = send(&gateway, trace, events.collect::<Result<_, _>>()?).await?;
-    Ok(Json(tracked))
+    let events = events.map(|(at, event)| {
+        notes.within(format!("events[{at}]"));
+        event.noted(now_ms, &mut notes).event(trace, now_ms).map_err(|error| named(at, error))
+    });
+    let events = events.collect::<Result<_, _>>()?;
+    let tracked = send(&gateway, trace, events).await?;
+    Ok((notes.headers(), Json(tracked)))
 }
 
 /// Reads JSON, and says what is wrong with it.
@@ -133,6 +140,16 @@ fn named(at: usize, error: ErrorReply) -> ErrorReply {
 }
 
 impl Happened {
+    /// Notes what is kept otherwise than it was said: a time in the future is the time of arrival (`gateway`). All else that is wrong is
+    /// refused.
+    fn noted(self, now_ms: u64, notes: &mut Notes) -> Self {
+        let future_ms = now_ms.saturating_add(EVENT_FUTURE_MS_MAX);
+        if self.timestamp.as_deref().is_some_and(|text| at_ms(text).is_ok_and(|at_ms| at_ms > future_ms)) {
+            notes.changed("timestamp", Reason::Timestamp, "it is in the future: arrival counts".to_owned());
+        }
+        self
+    }
+
     pub(super) fn event(self, trace: Trace, now_ms: u64) -> Result<Event, ErrorReply> {
         let at_ms = self.timestamp.as_deref().map(at_ms).transpose()?.unwrap_or(now_ms);
         let id = self.id.unwrap_or_else(|| EventId(uuid::Uuid::now_v7()));

@@ -1,16 +1,18 @@
 //! What stands before every route: a request id, the trace, a time limit, metrics; and what is said to those who come to none.
 
 use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use edge_cache::CACHE_STATUS;
-use http_body::Body as _;
+use http_body::{Body as _, Frame, SizeHint};
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
@@ -91,6 +93,44 @@ pub(super) async fn watch(State(http): State<Http>, mut request: Request, next: 
     watch.end(&route, response)
 }
 
+/// Was asked with HEAD.
+#[derive(Debug, Clone, Copy)]
+struct Head;
+
+/// What is answered to HEAD is what GET would be, but for the body (RFC 9110, 9.3.2): so it is asked with GET of all that stands behind,
+/// and [`Watch`] leaves the body out, when it is known how it would have been sent.
+pub(super) fn as_get(mut request: Request) -> Request {
+    if *request.method() == Method::HEAD {
+        *request.method_mut() = Method::GET;
+        request.extensions_mut().insert(Head);
+    }
+    request
+}
+
+/// A body that is not sent, of whatever length.
+struct Unsent;
+
+impl http_body::Body for Unsent {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(None)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        true
+    }
+
+    // Its length is unknown: nobody is to say that it is 0.
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
+
 /// A body that is read to its end, whatever becomes of its request.
 pub(super) fn whole(body: Body) -> Body {
     if body.is_end_stream() { body } else { Body::new(Whole::new(body)) }
@@ -114,7 +154,10 @@ impl<'a> Watch<'a> {
             begun: Instant::now(),
             id: request_id(headers),
             trace: Trace::of(headers),
-            method: known_method(request.method()),
+            method: match request.extensions().get::<Head>() {
+                Some(Head) => "HEAD",
+                None => known_method(request.method()),
+            },
             version: request.version(),
         }
     }
@@ -143,7 +186,7 @@ impl<'a> Watch<'a> {
         let Self { http, id, method, version, .. } = self;
         http.metrics.requests.with_label_values(&[method, route, response.status().as_str()]).inc();
         if method == Method::HEAD && !response.body().is_end_stream() {
-            let len = std::mem::take(response.body_mut()).size_hint().exact();
+            let len = std::mem::replace(response.body_mut(), Body::new(Unsent)).size_hint().exact();
             let len = len.map(|len| (header::CONTENT_LENGTH, HeaderValue::from(len)));
             response.headers_mut().extend(len);
         }

@@ -10,16 +10,17 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{FromRequestParts, Path, State};
-use axum::http::HeaderMap;
+use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts as Head;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
+use http_body::Body as _;
 use inference::{Card, EngineKind, ModelError, ModelSpec, RankerStage, RetrievalStage, Session, Tensor};
 use proto::{Code, ErrorReply};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use service::admin::Readiness;
-use service::http::Refusal;
+use service::http::{Path, Refusal};
 
 use super::Http;
 use super::auth::Asker;
@@ -40,30 +41,25 @@ const OUTPUT_LEN_MAX: usize = 1024 * 1024;
 /// What the server says of itself.
 const SERVER: (&str, &str, &str) = ("rockpool", env!("CARGO_PKG_VERSION"), "binary_tensor_data");
 
+/// Whether a path is this protocol's.
+pub(super) fn is_at(path: &str) -> bool {
+    path.strip_prefix("/v2").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// An error as this protocol has it: problem+json with the member `error` beside.
-pub(super) struct Failure(Refusal);
-
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
-        Self(refusal)
+pub(super) fn with_error(mut response: Response) -> Response {
+    let Some(refusal) = response.extensions_mut().remove::<Refusal>() else { return response };
+    if response.body().is_end_stream() {
+        // Asked with HEAD.
+        return response;
     }
-}
-
-impl From<ErrorReply> for Failure {
-    fn from(error: ErrorReply) -> Self {
-        Self(error.into())
-    }
-}
-
-impl IntoResponse for Failure {
-    fn into_response(self) -> Response {
-        let reply = self.0.reply().clone();
-        let (head, _) = self.0.into_response().into_parts();
-        let said = json!({
-            "code": reply.code, "status": head.status.as_u16(), "detail": reply.message, "error": reply.message,
-        });
-        (head.status, head.headers, said.to_string()).into_response()
-    }
+    let (status, reply) = (response.status(), refusal.reply());
+    let said = json!({
+        "code": reply.code, "status": status.as_u16(), "detail": reply.message, "error": reply.message,
+    });
+    response.headers_mut().remove(header::CONTENT_LENGTH);
+    *response.body_mut() = said.to_string().into();
+    response
 }
 
 /// Which model, as the path names it.
@@ -82,7 +78,7 @@ pub(super) async fn live() -> Json<Value> {
 pub(super) async fn ready(State(ready): State<Readiness>) -> Response {
     match ready() {
         Ok(()) => Json(json!({"ready": true})).into_response(),
-        Err(reason) => Failure::from(Refusal::new(Code::NotReady, reason)).into_response(),
+        Err(reason) => Refusal::new(Code::NotReady, reason).into_response(),
     }
 }
 
@@ -96,7 +92,7 @@ pub(super) async fn server() -> Json<Value> {
 pub(super) async fn model_ready(
     State(gateway): State<Arc<Gateway>>,
     Path(named): Path<Named>,
-) -> Result<Json<Value>, Failure> {
+) -> Result<Json<Value>, Refusal> {
     let model = Model::find(&gateway, &named)?;
     Ok(Json(json!({"name": model.name, "ready": true})))
 }
@@ -106,7 +102,7 @@ pub(super) async fn model(
     State(gateway): State<Arc<Gateway>>,
     _permitted: Permitted,
     Path(named): Path<Named>,
-) -> Result<Json<Value>, Failure> {
+) -> Result<Json<Value>, Refusal> {
     let model = Model::find(&gateway, &named)?;
     let Parts { card, session } = model.parts()?;
     let spec = session.spec();
@@ -126,7 +122,7 @@ pub(super) async fn infer(
     Path(named): Path<Named>,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<Response, Failure> {
+) -> Result<Response, Refusal> {
     let model = Model::find(&gateway, &named)?;
     let work = move || model.run(|spec, rows_max| Inference::read(spec, rows_max, &headers, &body));
     Ok(ran(&gateway, work).await?.into_response())
@@ -161,9 +157,9 @@ async fn ran(
 pub(super) struct Permitted;
 
 impl FromRequestParts<Http> for Permitted {
-    type Rejection = Failure;
+    type Rejection = Refusal;
 
-    async fn from_request_parts(head: &mut Head, http: &Http) -> Result<Self, Failure> {
+    async fn from_request_parts(head: &mut Head, http: &Http) -> Result<Self, Refusal> {
         let asker = Asker::from_request_parts(head, http).await?;
         http.gateway.apps.permit(&asker.caller, Scope::Infer)?;
         Ok(Self)

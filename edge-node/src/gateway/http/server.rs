@@ -187,7 +187,8 @@ impl Builders {
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PONG_WITHIN)
             .max_concurrent_streams(config.streams_max)
-            .max_header_list_size(HEADERS_BYTES_MAX as u32);
+            // Of what is a little too long, the door itself says so: h2 has a status for it, and no words.
+            .max_header_list_size(2 * HEADERS_BYTES_MAX as u32);
         Self { http1, http2 }
     }
 }

@@ -46,6 +46,8 @@ impl Validity {
 #[derive(Clone)]
 pub struct Credentials {
     shown: Arc<RwLock<Arc<Shown>>>,
+    /// What those see who speak HTTP/3, where that is something else.
+    http3: Option<Arc<RwLock<Arc<Shown>>>>,
 }
 
 struct Shown {
@@ -82,10 +84,21 @@ impl Credentials {
         let chain = certificates(certificate)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| wrong("private key", e.to_string()))?;
         let validity = facts(&chain[0])?.validity;
-        let certified = CertifiedKey::from_der(chain, key, &provider())
-            .map_err(|e| wrong("private key", e.to_string()))?;
+        let certified = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => {
+                wrong("private key", "it is not the key of the first certificate".into())
+            }
+            error => wrong("private key", error.to_string()),
+        })?;
         let shown = Shown { certified: Arc::new(certified), validity };
-        Ok(Self { shown: Arc::new(RwLock::new(Arc::new(shown))) })
+        Ok(Self { shown: Arc::new(RwLock::new(Arc::new(shown))), http3: None })
+    }
+
+    /// The same, but for those who offer nothing but HTTP/3 (ALPN): browsers, whom a listener shows what `public` shows. What is replaced
+    /// in either is replaced here.
+    #[must_use]
+    pub fn with_http3(&self, public: &Credentials) -> Self {
+        Self { shown: Arc::clone(&self.shown), http3: Some(Arc::clone(&public.shown)) }
     }
 
     /// Shows what `newer` shows from now on.
@@ -107,14 +120,32 @@ impl Credentials {
         self.shown().validity
     }
 
+    /// DNS names and IP addresses of the certificate.
+    pub fn names(&self) -> Vec<String> {
+        facts(&self.shown().certified.cert[0]).map(|facts| facts.names).unwrap_or_default()
+    }
+
     fn shown(&self) -> Arc<Shown> {
-        Arc::clone(&self.shown.read().unwrap_or_else(PoisonError::into_inner))
+        now(&self.shown)
     }
 }
 
+fn now(shown: &RwLock<Arc<Shown>>) -> Arc<Shown> {
+    Arc::clone(&shown.read().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Whether a caller offers nothing but HTTP/3 or its drafts.
+fn is_http3(hello: &ClientHello<'_>) -> bool {
+    hello.alpn().is_some_and(|mut offered| offered.all(|protocol| protocol.starts_with(b"h3")))
+}
+
 impl ResolvesServerCert for Credentials {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.shown().certified))
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let shown = match &self.http3 {
+            Some(public) if is_http3(&hello) => now(public),
+            _ => self.shown(),
+        };
+        Some(Arc::clone(&shown.certified))
     }
 }
 

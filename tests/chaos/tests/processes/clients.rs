@@ -105,20 +105,28 @@ async fn tritons_client_runs_the_models() {
     assert_eq!(told["server"]["extensions"], json!(["binary_tensor_data"]));
     for model in ["retrieval", "ranker"] {
         let told = &told[model];
-        for what in ["ready", "equal", "equal_grpc", "finite", "id", "platform"] {
+        for what in ["ready", "equal", "equal_grpc", "packed", "finite", "id", "platform"] {
             assert_eq!(told[what], true, "{what}: {told}");
         }
         let shape: Vec<&Value> = told["shape"].as_array().unwrap().iter().collect();
         let row: Vec<&Value> = told["row"].as_array().unwrap().iter().collect();
         assert_eq!((shape[0], &shape[1..]), (&json!(3), &row[..]), "{told}");
     }
-    for (refused, status, words) in
-        [("absent", "404", "\"other\""), ("no_key", "401", "app key"), ("wrong_shape", "422", "has to be")]
-    {
+    for (refused, status, words) in [
+        ("absent", "404", "\"other\""),
+        ("no_key", "401", "app key"),
+        ("wrong_shape", "422", "has to be"),
+        ("no_rows", "422", "has 0 rows"),
+        ("classified", "422", "\"classification\""),
+        ("sequence", "422", "\"sequence_"),
+    ] {
         let said = &told[refused];
         assert_eq!(said[0], status, "{said}");
         assert!(said[1].as_str().unwrap().contains(words), "{said}");
     }
+    let said = &told["asyncio"];
+    assert_eq!((&said[0], &said[1]), (&json!("rockpool"), &json!(3)), "{said}");
+    assert!(said[2].as_str().unwrap().contains("\"other\""), "{said}");
     let told = &told["grpc"];
     assert_eq!((&told["live"], &told["ready"]), (&json!(true), &json!(true)), "{told}");
     assert_eq!(told["server"]["name"], "rockpool");
@@ -127,6 +135,9 @@ async fn tritons_client_runs_the_models() {
         ("no_key", "UNAUTHENTICATED", "app key"),
         ("wrong_shape", "INVALID_ARGUMENT", "is missing"),
         ("no_such_call", "UNIMPLEMENTED", "RepositoryIndex"),
+        ("below", "INVALID_ARGUMENT", "has -1 rows"),
+        ("classified", "INVALID_ARGUMENT", "\"classification\""),
+        ("sequence", "INVALID_ARGUMENT", "\"sequence_"),
     ] {
         let said = &told[refused];
         assert_eq!(said[0], format!("StatusCode.{status}"), "{said}");

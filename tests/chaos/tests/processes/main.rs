@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "tests, and what helps them")]
 
 mod bundles;
+mod certificate;
 mod chaos;
 mod clients;
 mod content;

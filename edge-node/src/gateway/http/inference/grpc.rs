@@ -11,10 +11,13 @@ use inference::{ModelSpec, Tensor, TensorSpec};
 use prost::Message;
 use proto::{Code, ErrorReply};
 use tonic::Status;
+use tonic::codec::CompressionEncoding;
 use tonic::server::Grpc;
 use tonic_prost::ProstCodec;
 
-use super::message::{Answer, Given, Inference, Numbers, datatype, invalid, known_output};
+use super::message::{
+    Answer, Given, HINTS, Inference, Numbers, datatype, invalid, known_output, known_parameters,
+};
 use super::{Model, Named, Parts, Permitted, SERVER, platform, ran};
 use crate::gateway::Gateway;
 use crate::gateway::http::Http;
@@ -32,8 +35,8 @@ pub(in super::super) async fn call(
 ) -> Response {
     let keyed = matches!(call.as_str(), "ModelMetadata" | "ModelInfer");
     let (mut head, body) = request.into_parts();
-    if keyed && let Err(failure) = Permitted::from_request_parts(&mut head, &http).await {
-        return status(failure.0.reply()).into_http();
+    if keyed && let Err(refusal) = Permitted::from_request_parts(&mut head, &http).await {
+        return status(refusal.reply()).into_http();
     }
     let (gateway, request) = (&http.gateway, Request::from_parts(head, body));
     match call.as_str() {
@@ -68,7 +71,11 @@ where
         let answered = answer(asked.into_inner());
         async move { answered.await.map(tonic::Response::new).map_err(|error| status(&error)) }
     });
+    // Unpacked, too.
     let mut grpc = Grpc::new(ProstCodec::<A, Q>::default()).max_decoding_message_size(BYTES_MAX);
+    for packed in [CompressionEncoding::Gzip, CompressionEncoding::Deflate] {
+        grpc = grpc.accept_compressed(packed).send_compressed(packed);
+    }
     grpc.unary(service, request).await.map(Body::new)
 }
 
@@ -174,6 +181,8 @@ pub struct Asked {
     model_version: String,
     #[prost(string, tag = "3")]
     id: String,
+    #[prost(message, repeated, tag = "4")]
+    parameters: Vec<Parameter>,
     #[prost(bytes = "bytes", repeated, tag = "5")]
     inputs: Vec<Bytes>,
     #[prost(bytes = "bytes", repeated, tag = "6")]
@@ -191,6 +200,8 @@ struct Input {
     datatype: String,
     #[prost(int64, repeated, tag = "3")]
     shape: Vec<i64>,
+    #[prost(message, repeated, tag = "4")]
+    parameters: Vec<Parameter>,
     #[prost(message, optional, tag = "5")]
     contents: Option<Contents>,
 }
@@ -207,6 +218,15 @@ struct Contents {
 /// `InferRequestedOutputTensor`.
 #[derive(Clone, PartialEq, Message)]
 struct Output {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(message, repeated, tag = "2")]
+    parameters: Vec<Parameter>,
+}
+
+/// An entry of a map of `InferParameter`, as far as it is known here whether it means something.
+#[derive(Clone, PartialEq, Message)]
+struct Parameter {
     #[prost(string, tag = "1")]
     name: String,
 }
@@ -250,11 +270,15 @@ impl Asked {
         if !raw.is_empty() && raw.len() != inputs.len() {
             return Err(invalid("raw_input_contents has to be of every input, or of none".to_owned()));
         }
+        nothing_else("the request", &self.parameters, HINTS)?;
         for output in self.outputs {
-            known_output(model, &part::<Output>(output)?.name)?;
+            let Output { name, parameters } = part(output)?;
+            known_output(model, &name)?;
+            nothing_else(&format!("output {name:?}"), &parameters, &[])?;
         }
         let given = inputs.into_iter().enumerate().map(|(at, input)| {
-            let Input { name, datatype, shape, contents } = part(input)?;
+            let Input { name, datatype, shape, parameters, contents } = part(input)?;
+            nothing_else(&format!("input {name:?}"), &parameters, &[])?;
             let numbers = match (raw.get(at), contents) {
                 (Some(bytes), None) => Numbers::Bytes(bytes),
                 (None, Some(Contents { int64, fp32 })) if fp32.is_empty() => {
@@ -271,6 +295,10 @@ impl Asked {
         read.wishes.id = Some(self.id);
         Ok(read)
     }
+}
+
+fn nothing_else(of: &str, parameters: &[Parameter], known: &[&str]) -> Result<(), ErrorReply> {
+    known_parameters(of, parameters.iter().map(|parameter| parameter.name.as_str()), known)
 }
 
 fn part<M: Message + Default>(bytes: Bytes) -> Result<M, ErrorReply> {
@@ -304,12 +332,14 @@ mod tests {
                 name: "numbers".into(),
                 datatype: "FP32".into(),
                 shape: vec![2, 1],
+                parameters: Vec::new(),
                 contents: contents(&[], &[0.5, 7.0]),
             },
             Input {
                 name: "ids".into(),
                 datatype: "INT64".into(),
                 shape: vec![2, 2],
+                parameters: Vec::new(),
                 contents: contents(&[1, 2, 3, -4], &[]),
             },
         ]
@@ -351,7 +381,7 @@ mod tests {
         assert!(refused(many).contains("there are 2 inputs"));
         let garbled = Asked { inputs: vec![Bytes::from_static(b"\xff")], ..Asked::default() };
         assert_eq!(garbled.read(&model(), 4).unwrap_err().code, Code::Malformed);
-        let other = Output { name: "other".into() }.encode_to_vec().into();
+        let other = Output { name: "other".into(), parameters: Vec::new() }.encode_to_vec().into();
         let other = Asked { outputs: vec![other], ..asked(&inputs(true), &[]) };
         assert!(refused(other).contains("\"other\""));
     }

@@ -4,8 +4,9 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use inference::{DType, ModelSpec, Tensor, TensorSpec};
 use proto::{Code, ErrorReply};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::super::events::read;
 
@@ -76,12 +77,43 @@ struct Output {
     parameters: Parameters,
 }
 
+/// Parameters of a request, an input or an output.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Parameters {
-    binary_data_size: Option<usize>,
-    binary_data: Option<bool>,
-    binary_data_output: Option<bool>,
+struct Parameters(Map<String, Value>);
+
+/// Parameters of requests that change no answer: how soon it is wished for.
+pub(super) const HINTS: &[&str] = &["priority", "timeout"];
+
+impl Parameters {
+    /// The one that means something here. What others ask for would not be done, and is refused.
+    fn only<T: DeserializeOwned>(
+        &self,
+        of: &str,
+        name: &str,
+        hints: &[&str],
+    ) -> Result<Option<T>, ErrorReply> {
+        let said = self.0.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name.as_str());
+        known_parameters(of, said, &[hints, &[name]].concat())?;
+        let value = self.0.get(name).filter(|value| !value.is_null());
+        let read = value.map(|value| serde_json::from_value(value.clone()).map_err(|error| (value, error)));
+        read.transpose()
+            .map_err(|(value, error)| invalid(format!("parameter {name:?} of {of} is {value}: {error}")))
+    }
+}
+
+/// Whether all parameters are known where they stand.
+pub(super) fn known_parameters<'p>(
+    of: &str,
+    mut said: impl Iterator<Item = &'p str>,
+    known: &[&str],
+) -> Result<(), ErrorReply> {
+    match said.find(|name| !known.contains(name)) {
+        None => Ok(()),
+        Some(name) => {
+            let known = if known.is_empty() { "none is".to_owned() } else { format!("{known:?} are") };
+            Err(invalid(format!("the parameter {name:?} of {of} is not known here; {known}")))
+        }
+    }
 }
 
 /// A tensor of an answer.
@@ -127,10 +159,11 @@ impl Inference {
         if !bytes.is_empty() {
             return Err(invalid(format!("{} bytes behind the last input belong to none", bytes.len())));
         }
-        let mut binary = asked.parameters.binary_data_output.unwrap_or(false);
-        for output in asked.outputs {
-            known_output(model, &output.name)?;
-            binary = output.parameters.binary_data.unwrap_or(binary);
+        let mut binary = asked.parameters.only("the request", "binary_data_output", HINTS)?.unwrap_or(false);
+        for Output { name, parameters } in asked.outputs {
+            known_output(model, &name)?;
+            let of = format!("output {name:?}");
+            binary = parameters.only(&of, "binary_data", &[])?.unwrap_or(binary);
         }
         read.wishes = Wishes { id: asked.id, binary };
         Ok(read)
@@ -188,7 +221,8 @@ fn split<'b>(headers: &HeaderMap, body: &'b [u8]) -> Result<(&'b [u8], &'b [u8])
 impl Input {
     /// With what is its own of the bytes behind the JSON.
     fn given<'b>(self, bytes: &mut &'b [u8]) -> Result<Given<'b>, ErrorReply> {
-        let numbers = match (self.parameters.binary_data_size, self.data) {
+        let size = self.parameters.only(&format!("input {:?}", self.name), "binary_data_size", &[])?;
+        let numbers = match (size, self.data) {
             (Some(size), None) => {
                 let own;
                 let short =
@@ -213,14 +247,12 @@ impl Given<'_> {
             let message = format!("input {:?} is {theirs:?}, and has to be {ours:?} (-1: rows)", self.name);
             return Err(invalid(message));
         }
-        let rows = self.shape.first().and_then(|rows| usize::try_from(*rows).ok());
-        rows.filter(|rows| (1..=rows_max).contains(rows)).ok_or_else(|| {
-            let message = format!(
-                "input {:?} has {:?} rows; from 1 to {rows_max} can be run",
-                self.name,
-                self.shape.first()
-            );
-            ErrorReply::new(Code::TooLarge, message)
+        let said = self.shape.first().copied().unwrap_or_default();
+        let rows = usize::try_from(said).ok().filter(|rows| (1..=rows_max).contains(rows));
+        rows.ok_or_else(|| {
+            let code = if said < 1 { Code::Invalid } else { Code::TooLarge };
+            let message = format!("input {:?} has {said} rows; from 1 to {rows_max} can be run", self.name);
+            ErrorReply::new(code, message)
         })
     }
 
@@ -268,8 +300,9 @@ fn from_json(dtype: DType, data: &Value, len: usize) -> Option<Tensor> {
         }
         DType::F32 => {
             let mut numbers = Vec::with_capacity(len);
-            flat(data, &|value: &Value| value.as_f64().map(|number| number as f32), &mut numbers)
-                .map(|()| Tensor::F32(numbers))
+            // JSON has no infinity, so none was meant.
+            let number = |value: &Value| value.as_f64().map(|number| number as f32).filter(|n| n.is_finite());
+            flat(data, &number, &mut numbers).map(|()| Tensor::F32(numbers))
         }
     }
 }

@@ -160,6 +160,10 @@ impl Message<'_> {
         };
         let sent = self.field("sentAt").cloned().unwrap_or_else(|| self.received.sent_at.clone());
         let sent = if sent.is_null() { None } else { self.moment("sentAt", Reason::SentAt, &sent) };
+        if sent.is_some_and(|sent| said > sent.saturating_add(EVENT_FUTURE_MS_MAX)) {
+            let detail = "it is later than sentAt, by which it was sent: the time of arrival is taken";
+            self.notes.changed(name, Reason::Timestamp, detail.to_owned());
+        }
         let at_ms = match sent.map(|sent| received_ms.checked_sub(sent.saturating_sub(said))) {
             Some(Some(corrected)) => return corrected,
             Some(None) => {

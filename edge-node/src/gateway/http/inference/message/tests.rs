@@ -79,12 +79,46 @@ fn what_does_not_fit_the_model_is_said() {
             || with("shape", json!([2, 2])).code == Code::Invalid
     );
     assert_eq!(with("shape", json!([5, 2])).code, Code::TooLarge);
-    assert_eq!(with("shape", json!([0, 2])).code, Code::TooLarge);
+    for (rows, text) in [(0, "has 0 rows; from 1 to 4"), (-1, "has -1 rows; from 1 to 4")] {
+        let error = with("shape", json!([rows, 2]));
+        assert!(error.code == Code::Invalid && error.message.contains(text), "{error}");
+    }
+    assert!(
+        with("parameters", json!({"shared_memory_region": "r"})).message.contains("shared_memory_region")
+    );
     assert!(with("data", json!([1.5, 2])).message.contains("2 numbers"));
     assert!(with("data", json!([1])).message.contains("2 numbers"));
     assert!(with("data", Value::Null).message.contains("2 numbers"));
     assert!(said(&json!([ids])).unwrap_err().message.contains("\"numbers\" is missing"));
     assert!(said(&json!([ids, ids])).unwrap_err().message.contains("twice"));
+}
+
+/// What would not be done is not passed over.
+#[test]
+fn parameters_that_mean_nothing_here_are_refused() {
+    let asked = |parameters: Value, output: Value| {
+        let body = json!({"parameters": parameters, "outputs": [{"name": "scores", "parameters": output}], "inputs": [
+            {"name": "ids", "shape": [1, 2], "datatype": "INT64", "data": [1, 2]},
+            {"name": "numbers", "shape": [1, 1], "datatype": "FP32", "data": [1]},
+        ]});
+        read(&HeaderMap::new(), body.to_string().as_bytes())
+    };
+    let hints = json!({"priority": 1, "timeout": 1_000, "binary_data_output": true, "sequence_id": null});
+    assert!(asked(hints, json!({"binary_data": false})).is_ok());
+    for (parameters, output, name) in [
+        (json!({"sequence_id": 7}), json!({}), "sequence_id"),
+        (json!({"classification": 2}), json!({}), "classification"),
+        (json!({}), json!({"classification": 2}), "classification"),
+        (json!({}), json!({"shared_memory_region": "r"}), "shared_memory_region"),
+        (json!({}), json!({"binary_data": "yes"}), "binary_data"),
+        (json!({"binary_data": true}), json!({}), "binary_data"),
+    ] {
+        let error = asked(parameters, output).unwrap_err();
+        assert!(error.code == Code::Invalid && error.message.contains(name), "{error}");
+    }
+    let numbers = json!({"name": "numbers", "shape": [1, 1], "datatype": "FP32", "data": [1e40]});
+    let ids = json!({"name": "ids", "shape": [1, 2], "datatype": "INT64", "data": [1, 2]});
+    assert!(said(&json!([ids, numbers])).is_err(), "more than a float holds");
 }
 
 #[tokio::test]

@@ -181,6 +181,8 @@ fn a_time_is_used_where_it_can_be_and_arrival_counts_otherwise() {
         (json!({"originalTimestamp": "never", "timestamp": "2024-01-01T00:00:00Z"}), DAY, 1),
         (json!({"timestamp": NOW + 60_000}), NOW, 1),
         (json!({}), NOW, 0),
+        // The clock was set back in between.
+        (json!({"timestamp": "2024-06-04T11:36:12.799Z", "sentAt": "2024-05-21T00:08:54.551Z"}), NOW, 1),
         // Of two without a zone, the difference has one.
         (json!({"timestamp": "2024-01-01T00:00:00", "sentAt": "2024-01-01T00:00:10"}), NOW - 10_000, 2),
     ] {
