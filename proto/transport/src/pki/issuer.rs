@@ -71,6 +71,11 @@ impl Issuer {
         Ok(Self { certificate: text, between, signer })
     }
 
+    /// Whether it is an authority of its own, and no intermediate.
+    pub fn is_root(&self) -> bool {
+        self.between.is_empty()
+    }
+
     /// Its certificate, PEM.
     pub fn certificate_pem(&self) -> &[u8] {
         &self.certificate
