@@ -36,6 +36,7 @@ use crate::config::ApiConfig;
 use crate::health::Health;
 use crate::identities::Identities;
 use crate::metrics::ApiMetrics;
+use crate::pops::Pops;
 
 pub use auth::{Token, token};
 use problem::ApiError;
@@ -49,6 +50,7 @@ pub struct Api {
     storage: Storage,
     registry: Registry,
     identities: Identities,
+    pops: Pops,
     health: Health,
     token: Arc<Token>,
     guard: guard::Guard,
@@ -75,6 +77,7 @@ impl Api {
         storage: Storage,
         registry: Registry,
         identities: Identities,
+        pops: Pops,
         health: Health,
         metrics: ApiMetrics,
         all_metrics: prometheus::Registry,
@@ -88,6 +91,7 @@ impl Api {
             storage,
             registry,
             identities,
+            pops,
             health,
             token: Arc::new(token),
             guard: guard::Guard::new(metrics, config.in_flight_max),
@@ -136,6 +140,7 @@ fn routes() -> Vec<(&'static str, Class, MethodRouter<Api>)> {
         ("/metrics", Class::Short, get(service::admin::metrics)),
         ("/v1/pops", Class::Short, get(pops::list)),
         ("/v1/pops/{pop}", Class::Short, get(pops::one)),
+        ("/v1/pops/{pop}/accept-loss", Class::Long, post(pops::accept_loss)),
         ("/v1/events", Class::Short, get(events::recent)),
         ("/v1/events/count", Class::Short, get(events::count)),
         ("/v1/artifacts", Class::Long, post(artifacts::store).layer(DefaultBodyLimit::disable())),
@@ -179,7 +184,7 @@ pub fn router(api: Api) -> Router {
 
 async fn readyz(State(health): State<Health>) -> Response {
     match health.check() {
-        Ok(()) => (StatusCode::OK, "ready\n").into_response(),
+        Ok(()) => (StatusCode::OK, service::admin::said(&health.remarks())).into_response(),
         Err(reason) => ApiError::new(Code::NotReady, reason).into_response(),
     }
 }

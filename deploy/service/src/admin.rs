@@ -15,10 +15,13 @@ use crate::shutdown::Shutdown;
 /// Says whether the process can serve, and if not, why.
 pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
+/// What a person should look at, though the process can serve; one line each.
+pub type Remarks = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+
 /// `/metrics`, `/healthz` (the process answers) and `/readyz` (it can serve; else 503 with the reason).
-pub fn router(registry: Registry, ready: Readiness) -> Router {
+pub fn router(registry: Registry, ready: Readiness, remarks: Remarks) -> Router {
     let metrics = Router::new().route("/metrics", get(metrics)).with_state(registry);
-    let readiness = Router::new().route("/readyz", get(readyz)).with_state(ready);
+    let readiness = Router::new().route("/readyz", get(readyz)).with_state((ready, remarks));
     Router::new().route("/healthz", get(|| async { "ok\n" })).merge(metrics).merge(readiness)
 }
 
@@ -36,9 +39,14 @@ pub async fn metrics(State(registry): State<Registry>) -> impl IntoResponse {
     }
 }
 
-async fn readyz(State(ready): State<Readiness>) -> impl IntoResponse {
+async fn readyz(State((ready, remarks)): State<(Readiness, Remarks)>) -> impl IntoResponse {
     match ready() {
-        Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+        Ok(()) => (StatusCode::OK, said(&remarks())),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     }
+}
+
+/// "ready", and what should be looked at all the same.
+pub fn said(remarks: &[String]) -> String {
+    remarks.iter().fold("ready\n".to_owned(), |text, remark| format!("{text}but: {remark}\n"))
 }

@@ -15,5 +15,7 @@ mod identity;
 mod members;
 mod overload;
 mod plane;
+mod reload;
+mod restore;
 mod support;
 mod up;
