@@ -16,7 +16,7 @@ pub struct Settings {
     hangups: watch::Receiver<u64>,
     table: Table,
     config: Config,
-    /// What the deployment's CA and the issuer's files held at the start.
+    /// What the deployment's CA, the issuer's file and the token held once the cloud had started.
     trusted: Vec<(&'static str, Vec<u8>)>,
 }
 
@@ -27,8 +27,7 @@ impl Settings {
     /// Where a setting is wrong.
     pub fn read(file: Option<PathBuf>, hangups: watch::Receiver<u64>) -> anyhow::Result<Self> {
         let (table, config) = Config::read(file.as_deref(), std::env::vars())?;
-        let trusted = trusted(&config);
-        Ok(Self { file, hangups, table, config, trusted })
+        Ok(Self { file, hangups, table, config, trusted: Vec::new() })
     }
 
     /// As they were at the start.
@@ -38,6 +37,7 @@ impl Settings {
 
     /// Reads them again at every SIGHUP, until shutdown.
     pub async fn follow(mut self, credentials: Credentials, shutdown: Shutdown) -> anyhow::Result<()> {
+        self.trusted = trusted(&self.config);
         while let Some(Ok(())) = shutdown.run_until_cancelled(self.hangups.changed()).await {
             if let Err(error) = self.again(&credentials) {
                 let error = format!("{error:#}");

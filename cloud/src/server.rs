@@ -95,10 +95,7 @@ impl Server {
         let registry =
             Registry::open(storage.clone(), key, engines, config.registry, config.rollout.clone(), now_ms())
                 .await?;
-        service::files::publish(
-            &config.dir.join("signing.pub"),
-            registry.public_key().to_string().as_bytes(),
-        )?;
+        publish_key(&config, &registry)?;
 
         let identities =
             Identities::open(storage.clone(), issuing(&config)?, IdentityMetrics::new(&metrics)?).await?;
@@ -186,6 +183,12 @@ impl Server {
 
 fn flatten(ended: Result<anyhow::Result<()>, tokio::task::JoinError>) -> anyhow::Result<()> {
     ended.context("a part of the cloud panicked")?
+}
+
+/// Writes the public half of the signing key where nodes' settings are made from.
+fn publish_key(config: &Config, registry: &Registry) -> std::io::Result<()> {
+    let key = registry.public_key().to_string();
+    service::files::publish(&config.dir.join("signing.pub"), key.as_bytes())
 }
 
 /// Makes the folder, and takes it for this process.

@@ -18,9 +18,10 @@ use service::shutdown::Shutdown;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
+use transport::pki::Credentials;
 use transport::quic::{QuicDialer, QuicListener, Settings};
 use transport::tcp::{Limits, TcpDoor};
-use transport::{Dialer, Door, LinkError, LinkErrorKind, Listener};
+use transport::{Dialer, Door, Identity, LinkError, LinkErrorKind, Listener};
 
 use crate::admin::{self, Admin};
 use crate::bundles::{ActiveBundle, Bundles, Folder, Refusal, Sources};
@@ -126,7 +127,7 @@ async fn live(settings: &NodeSettings, doors_within: Duration, shutdown: Shutdow
     let store = open_store(&config, &addresses, &doors, &registry).await?;
     let cloud =
         CloudLink::new(config.uplink.clone(), doors.cloud_dialer, edge_uplink::Metrics::new(&registry)?);
-    let (credentials, identity) = (own.credentials.clone(), own.identity.clone());
+    let own_shown = (own.credentials.clone(), own.identity.clone());
     let keeper = Keeper::new(own, &config.identity, cloud.clone(), IdentityMetrics::new(&registry)?);
     let active = ActiveBundle::default();
     let leader = caught_up_leader(store.clone(), shutdown.clone());
@@ -157,9 +158,7 @@ async fn live(settings: &NodeSettings, doors_within: Duration, shutdown: Shutdow
     let http = http::serve(http_doors, http, config.http.clone())?;
     let commits = StoreCommits::follow(store.clone(), shutdown.clone());
     let admin = Admin { store: store.clone(), purger, cloud: cloud.clone(), report: report.clone(), token };
-    let admin =
-        admin::router(admin).merge(service::admin::router(registry, ready, standing::remarks(&cloud)));
-    let reports = Reports { report, standing: Arc::new(move || standings.now()) };
+    let admin = admin_routes(admin, registry, ready);
     let peers = Arc::new(Peers { store: store.clone(), folder });
     // Peers are served until the very end: the store shuts down over them.
     let peers_end = Shutdown::new();
@@ -168,24 +167,38 @@ async fn live(settings: &NodeSettings, doors_within: Duration, shutdown: Shutdow
 
     let tasks = TaskTracker::new();
     tasks.spawn(service::admin::serve(doors.admin, admin, shutdown.clone()));
-    tasks.spawn(keep_link(cloud.clone(), reports, shutdown.clone()));
+    tasks.spawn(keep_link(cloud.clone(), report, standings, shutdown.clone()));
     tasks.spawn(keeper.run(shutdown.clone()));
     tasks.spawn(edge_uplink::tail(Arc::new(commits), leader, cloud, shutdown.clone()));
     tasks.spawn(bundles.run(shutdown.clone()));
     tasks.spawn(disk::end_when_it_recovers(store.clone(), config.dir.clone(), shutdown.clone()));
     tasks.spawn(http);
-    let changing = Changing { gateway: gateway.clone(), credentials, identity };
-    tasks.spawn(settings.clone().follow(changing, shutdown.clone()));
+    tasks.spawn(settings.clone().follow(changing(&gateway, own_shown), shutdown.clone()));
     tasks.spawn(prefetch::follow(active, cache.clone(), shutdown.clone()));
     tasks.spawn(gateway.serve(doors.clients, shutdown.clone()));
     shutdown.cancelled().await;
-    hand_over(&store).await;
+    end(&store, &cache, &tasks).await;
+    peers_end.cancel();
+    peers.await.context("the peers' door panicked")
+}
+
+/// What SIGHUP changes.
+fn changing(gateway: &Arc<Gateway>, (credentials, identity): (Credentials, Identity)) -> Changing {
+    Changing { gateway: Arc::clone(gateway), credentials, identity }
+}
+
+fn admin_routes(admin: Admin, registry: Registry, ready: service::admin::Readiness) -> axum::Router {
+    let remarks = standing::remarks(&admin.cloud);
+    admin::router(admin).merge(service::admin::router(registry, ready, remarks))
+}
+
+/// Ends a life, in the order of who needs whom.
+async fn end(store: &Store, cache: &Cache, tasks: &TaskTracker) {
+    hand_over(store).await;
     tasks.close();
     tasks.wait().await;
     cache.close().await;
     store.shutdown().await;
-    peers_end.cancel();
-    peers.await.context("the peers' door panicked")
 }
 
 /// A leader that goes lets another one lead first: writes then wait for some milliseconds, not for an election.
@@ -236,8 +249,8 @@ async fn form(store: &Store, config: &Config) -> anyhow::Result<()> {
     store.form(founders).await.context("cannot form or rejoin the PoP")
 }
 
-async fn keep_link(cloud: CloudLink, reports: Reports, shutdown: Shutdown) {
-    cloud.run(reports, shutdown).await;
+async fn keep_link(cloud: CloudLink, report: Report, standings: Standings, shutdown: Shutdown) {
+    cloud.run(Reports { report, standing: Arc::new(move || standings.now()) }, shutdown).await;
 }
 
 async fn bind_within(config: &Config, own: &Own, within: Duration) -> anyhow::Result<Doors> {

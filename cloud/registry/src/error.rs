@@ -22,8 +22,8 @@ pub enum RegistryError {
     /// A roll-back to what is newest already.
     #[error("revision {0} is the newest already")]
     IsNewest(Revision),
-    /// A roll-back to contents that all are offered already.
-    #[error("every PoP is offered the contents of revision {to} already, as revision {serving}")]
+    /// A roll-back to contents that are offered already.
+    #[error("the contents of revision {to} are offered already, as revision {serving}")]
     IsOffered {
         /// Where to.
         to: Revision,

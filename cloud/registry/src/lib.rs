@@ -148,7 +148,7 @@ impl Registry {
         if to == self.revision() {
             return Err(RegistryError::IsNewest(to));
         }
-        if let Some(serving) = self.offers_only(&stored.manifest.artifacts).await? {
+        if let Some(serving) = self.offered_as(&stored.manifest.artifacts).await? {
             return Err(RegistryError::IsOffered { to, serving });
         }
         let stage = self.shared.storage.rollout(to).await?.map(|view| view.stage);
@@ -161,11 +161,11 @@ impl Registry {
         self.publish_contents(stored.manifest.artifacts, draft, "bundle.rollback", who, proved).await
     }
 
-    /// The revision with these contents that every PoP is offered, if all are.
-    async fn offers_only(&self, artifacts: &[ArtifactRef]) -> Result<Option<Revision>, RegistryError> {
+    /// The revision with these contents that is offered already: the one on trial, else what all are offered.
+    async fn offered_as(&self, artifacts: &[ArtifactRef]) -> Result<Option<Revision>, RegistryError> {
         let Offers { promoted, trial, .. } = self.shared.offers.borrow().clone();
-        let Some(promoted) = promoted.filter(|_| trial.is_none()) else { return Ok(None) };
-        let stored = self.shared.storage.bundle(promoted.revision).await?;
+        let Some(offer) = trial.or(promoted) else { return Ok(None) };
+        let stored = self.shared.storage.bundle(offer.revision).await?;
         Ok(stored.filter(|stored| stored.manifest.artifacts == artifacts).map(|stored| stored.revision))
     }
 

@@ -1,5 +1,7 @@
 //! The store's parts, put together.
 
+mod place;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -7,7 +9,7 @@ use std::time::Duration;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{Config, ReadPolicy, SnapshotPolicy};
 use proto::command::Command;
-use proto::peer::{MemberChange, PeerReply, PeerRequest, RaftCall};
+use proto::peer::{PeerReply, PeerRequest, RaftCall};
 use proto::{Code, ErrorReply, NodeId, codec};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -28,7 +30,7 @@ use crate::network::{
 };
 use crate::state::{Machine, StateConfig};
 use crate::types::{Raft, Snapshot};
-use crate::{Leadership, Membership, Status, planted, runtime, start};
+use crate::{Leadership, Status, planted, runtime, start};
 
 /// How long a leader tries to write what another node sent.
 const FORWARD_WITHIN: Duration = Duration::from_secs(10);
@@ -36,8 +38,6 @@ const FORWARD_WITHIN: Duration = Duration::from_secs(10);
 const SNAPSHOT_PART_MS: u64 = 60_000;
 /// Entries in one append.
 const APPEND_LEN_MAX: u64 = 512;
-/// How long a member may take to say whether this node was removed.
-const STANDING_WITHIN: Duration = Duration::from_secs(2);
 /// What is in memory goes to sled this often at least.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
 
@@ -166,55 +166,6 @@ impl Inner {
             StoreError::NotLeader(leader) => PeerReply::NotLeader(leader),
             error => PeerReply::Error(error.into()),
         })
-    }
-
-    /// What only members may ask. Raft's messages, but for one that left and would vote on (Ongaro 2014, 4.2.3), say for themselves
-    /// what they are worth.
-    fn may_ask(&self, from: NodeId, request: &PeerRequest) -> bool {
-        match request {
-            PeerRequest::Raft { call: RaftCall::Vote, .. } => !self.was_removed(from),
-            PeerRequest::Propose(_) | PeerRequest::ReadIndex => {
-                !self.leadership.borrow().is_leader || leadership::is_member(&self.raft, from)
-            }
-            PeerRequest::Member(MemberChange::Leave { node }) if *node == from => true,
-            PeerRequest::Member(_) => leadership::is_member(&self.raft, from),
-            _ => true,
-        }
-    }
-
-    fn was_removed(&self, node: NodeId) -> bool {
-        self.machine.hot().members().removed.contains(&node)
-    }
-
-    /// This node's place in its PoP, as far as it knows.
-    pub fn membership(&self) -> Membership {
-        let own = self.peers.node();
-        match leadership::members(&self.raft).iter().find(|member| member.node == own) {
-            _ if self.outside.is_known() => Membership::Left,
-            Some(member) if member.voter => Membership::Voter,
-            Some(_) => Membership::Learner,
-            None if self.log.last_index() == 0 => Membership::Waiting,
-            None => Membership::Left,
-        }
-    }
-
-    /// Whether this node was told that it is no member.
-    pub fn membership_is_over(&self) -> bool {
-        self.outside.is_known()
-    }
-
-    /// Asks the members that this node knows whether it was removed: nobody tells one that was.
-    pub async fn ask_whether_removed(&self) {
-        let own = self.peers.node();
-        let others = leadership::members(&self.raft).into_iter().filter(|member| member.node != own);
-        for member in others {
-            let address = Arc::from(member.address);
-            let asked =
-                self.peers.call(member.node, &address, Lane::Raft, &PeerRequest::Standing, STANDING_WITHIN);
-            if let Ok(PeerReply::Standing { removed: true, .. }) = asked.await {
-                return self.outside.learn();
-            }
-        }
     }
 
     /// Writes commands, in order, in one entry. What cannot be written because Raft has ended says why it has.

@@ -168,6 +168,9 @@ async fn revisions_jump_above_what_any_pop_has() {
 async fn what_all_are_offered_is_nothing_to_go_back_to() {
     let bench = Bench::two_pops().await;
     let again = bench.publish(&files(1)).await.unwrap();
+    let error =
+        bench.registry.rollback(Revision(1), String::new(), "admin", NOW_MS + 11_000).await.unwrap_err();
+    assert!(matches!(error, RegistryError::IsOffered { .. }), "on trial: {error}");
     bench.registry.promote(again.revision, "", "admin", NOW_MS + 12_000).await.unwrap();
     let error =
         bench.registry.rollback(Revision(1), String::new(), "admin", NOW_MS + 13_000).await.unwrap_err();

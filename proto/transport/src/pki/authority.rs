@@ -10,7 +10,7 @@ use rcgen::{
     PublicKeyData,
 };
 
-use super::issuer::leaf;
+use super::issuer::{leaf, serial_number};
 use super::{Credentials, Issuer, PkiError, Trust, Validity, files};
 use crate::identity::Identity;
 
@@ -214,5 +214,6 @@ fn authority(what: &str, key: &KeyPair, levels: u8, validity: Validity) -> Certi
     params.distinguished_name.push(DnType::CommonName, format!("Rockpool {what} {}", &digest[..16]));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(levels));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.serial_number = Some(serial_number());
     params
 }

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use rustls_pki_types::pem::PemObject as _;
 use transport::Identity;
 use transport::pki::{Authority, Credentials, Issuer, PkiError, Request, Trust, Validity};
 
@@ -79,6 +80,14 @@ async fn what_an_opened_authority_issues_is_believed() {
     dialer.dial(&address, &Peer::Cloud, Duration::from_secs(20)).await.unwrap();
 }
 
+/// The number of a certificate: the INTEGER behind the version, in its DER.
+fn serial(pem: &[u8]) -> Vec<u8> {
+    let der = rustls_pki_types::CertificateDer::from_pem_slice(pem).unwrap();
+    let at = der.windows(5).position(|bytes| bytes == [0xa0, 3, 2, 1, 2]).unwrap() + 5;
+    assert_eq!(der[at], 2, "an INTEGER");
+    der[at + 2..at + 2 + usize::from(der[at + 1])].to_vec()
+}
+
 /// Whoever asks again gets a newer certificate; a key that is there stays, byte by byte.
 #[test]
 fn no_key_is_ever_overwritten() {
@@ -97,6 +106,7 @@ fn no_key_is_ever_overwritten() {
     for ((key, certificate), (key_again, newer)) in issue(1).into_iter().zip(issue(2)) {
         assert_eq!(key, key_again);
         assert_ne!(certificate, newer, "the certificate is another");
+        assert_ne!(serial(&certificate), serial(&newer), "and has a number of its own (RFC 5280, 4.1.2.2)");
     }
     let (short, long) = (Duration::from_secs(3600 * 36), DAY * 3);
     let holds =

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use client_sdk::Client;
 use proto::control::{AuditView, PopView, RolloutStage};
-use proto::{NodeId, PopId};
+use proto::{NodeId, PopId, Revision};
 use rockpool::commands::status;
 use rockpool::load;
 use rockpool::local::{Deployment, Overrides};
@@ -80,9 +80,25 @@ async fn all_serve(deployment: &Deployment, revision: u64) {
 
 async fn publish(deployment: &Deployment) -> u64 {
     let control = deployment.control().unwrap();
-    let published = rockpool::publish::publish(&control, tiny_artifacts(), "drill").await.unwrap();
-    all_serve(deployment, published.revision.0).await;
-    published.revision.0
+    let published = rockpool::publish::publish(&control, tiny_artifacts(), "drill").await.unwrap().revision;
+    promoted(deployment, published).await;
+    all_serve(deployment, published.0).await;
+    published.0
+}
+
+async fn promoted(deployment: &Deployment, revision: Revision) {
+    deployment
+        .until(&format!("{revision} is promoted"), READY, async |this: &Deployment| {
+            let rollouts = this.control()?.rollouts().await?;
+            let rollout = rollouts.into_iter().find(|rollout| rollout.revision == revision);
+            anyhow::ensure!(
+                rollout.as_ref().is_some_and(|r| r.stage == RolloutStage::Promoted),
+                "{rollout:?}"
+            );
+            Ok(())
+        })
+        .await
+        .unwrap();
 }
 
 /// Events that arrive: some more than now.
@@ -179,6 +195,7 @@ async fn a_cloud_from_a_backup_loses_the_gap_and_nothing_else() {
             assert_eq!(measured.errors, 0, "apps notice nothing: {:?}", measured.error_kinds);
         }
     });
+    promoted(&pop.deployment, Revision(1)).await;
     let (mut lost, backup) = (0, pop.deployment.dir().join("backup"));
     for _ in 0..drills() {
         lost += drill(&mut pop.deployment, &backup).await;
