@@ -38,6 +38,7 @@ use crate::config::ApiConfig;
 use crate::health::Health;
 use crate::identities::Identities;
 use crate::metrics::ApiMetrics;
+use crate::pops::Pops;
 
 pub use auth::{Token, token};
 use problem::ApiError;
@@ -51,6 +52,7 @@ pub struct Api {
     storage: Storage,
     registry: Registry,
     identities: Identities,
+    pops: Pops,
     health: Health,
     token: Arc<Token>,
     guard: guard::Guard,
@@ -77,6 +79,7 @@ impl Api {
         storage: Storage,
         registry: Registry,
         identities: Identities,
+        pops: Pops,
         health: Health,
         metrics: ApiMetrics,
         all_metrics: prometheus::Registry,
@@ -90,6 +93,7 @@ impl Api {
             storage,
             registry,
             identities,
+            pops,
             health,
             token: Arc::new(token),
             guard: guard::Guard::new(metrics, config.in_flight_max),
@@ -138,6 +142,7 @@ fn routes() -> Vec<(&'static str, Class, MethodRouter<Api>)> {
         ("/metrics", Class::Short, get(service::admin::metrics)),
         ("/v1/pops", Class::Short, get(pops::list)),
         ("/v1/pops/{pop}", Class::Short, get(pops::one)),
+        ("/v1/pops/{pop}/accept-loss", Class::Long, post(pops::accept_loss)),
         ("/v1/events", Class::Short, get(events::recent)),
         ("/v1/events/count", Class::Short, get(events::count)),
         ("/v1/artifacts", Class::Long, post(artifacts::store).layer(DefaultBodyLimit::disable())),
@@ -194,7 +199,7 @@ async fn as_problem(State(limits): State<Limits>, request: Request, next: Next) 
 
 async fn readyz(State(health): State<Health>) -> Response {
     match health.check() {
-        Ok(()) => (StatusCode::OK, "ready\n").into_response(),
+        Ok(()) => (StatusCode::OK, service::admin::said(&health.remarks())).into_response(),
         Err(reason) => ApiError::new(Code::NotReady, reason).into_response(),
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde::Deserialize;
-use service::settings::TlsConfig;
+use service::settings::{Table, TlsConfig, path_in};
 use service::telemetry::LogConfig;
 
 /// The commented defaults.
@@ -133,7 +133,16 @@ impl Config {
         file: Option<&Path>,
         variables: impl Iterator<Item = (String, String)>,
     ) -> anyhow::Result<Self> {
-        let mut config: Config = service::settings::load(DEFAULTS, file, "CLOUD", variables)?;
+        Self::read(file, variables).map(|(_, config)| config)
+    }
+
+    /// The same, with the table that it was parsed from.
+    pub fn read(
+        file: Option<&Path>,
+        variables: impl Iterator<Item = (String, String)>,
+    ) -> anyhow::Result<(Table, Self)> {
+        let table = service::settings::table(DEFAULTS, file, "CLOUD", variables)?;
+        let mut config: Config = service::settings::parsed(table.clone())?;
         config.check()?;
         // Threads change no working folder, but a path in a log should say where it is.
         let dir = std::path::absolute(&config.dir).context("dir is not a path")?;
@@ -147,12 +156,11 @@ impl Config {
             &mut config.identity.issuer,
             &mut config.identity.issuer_key,
         ];
-        // Empty means none.
-        for path in paths.into_iter().filter(|path| !path.as_os_str().is_empty()) {
-            *path = dir.join(&path);
+        for path in paths {
+            *path = path_in(&dir, path);
         }
         config.dir = dir;
-        Ok(config)
+        Ok((table, config))
     }
 
     fn check(&self) -> anyhow::Result<()> {
@@ -171,6 +179,14 @@ impl Config {
         ];
         for (name, value) in positive {
             anyhow::ensure!(value > 0, "{name} must be at least 1");
+        }
+        let needed = [
+            ("tls.ca", &self.tls.ca),
+            ("api.token", &self.api.token),
+            ("models.signing_key", &self.models.signing_key),
+        ];
+        for (name, path) in needed {
+            anyhow::ensure!(!path.as_os_str().is_empty(), "{name} is empty: name a file");
         }
         let identity = &self.identity;
         anyhow::ensure!(
@@ -219,6 +235,14 @@ mod tests {
         let remote = ("CLOUD__API__LISTEN", "0.0.0.0:0");
         assert!(with(&[remote]).unwrap_err().to_string().contains("api.allow_remote"));
         with(&[remote, ("CLOUD__API__ALLOW_REMOTE", "true")]).unwrap();
+    }
+
+    #[test]
+    fn an_empty_path_is_no_folder() {
+        for name in ["TLS__CA", "API__TOKEN", "MODELS__SIGNING_KEY"] {
+            let error = with(&[(&format!("CLOUD__{name}"), "")]).unwrap_err().to_string();
+            assert!(error.contains("is empty"), "{name}: {error}");
+        }
     }
 
     #[test]

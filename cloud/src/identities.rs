@@ -3,12 +3,12 @@
 //! The issuing key stays here; nodes' keys stay with the nodes. A certificate holds for hours, so that what must be revoked
 //! at once is one short list: it comes before everything that is signed, and a link whose node is put on it is closed at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use cloud_storage::{Change, EnrolError, Enrolment, Storage, StorageError};
-use proto::control::{EnrolNode, EnrolmentToken, RevokedNode};
+use proto::control::{EnrolNode, EnrolmentToken, RevokeNode, RevokedNode};
 use proto::enrol::EnrolRequest;
 use proto::limits::{SIGNING_REQUEST_BYTES_MAX, TOKEN_BYTES_MAX};
 use proto::{Code, Digest, ErrorReply, NodeId, PopId};
@@ -22,6 +22,8 @@ use crate::metrics::IdentityMetrics;
 const TOKEN_LIFETIME_S: u64 = 60 * 60;
 /// How long it may hold at the most, in seconds: a week.
 const TOKEN_LIFETIME_S_MAX: u64 = 7 * 24 * 60 * 60;
+/// Nodes that are remembered to have connected.
+const MET_LEN_MAX: usize = 100_000;
 /// Longest reason of a revocation, in bytes.
 const REASON_BYTES_MAX: usize = 1_024;
 
@@ -42,6 +44,8 @@ pub struct Identities {
     revoked: Revoked,
     /// Revoked nodes by PoP, as the nodes of that PoP are told.
     lists: Arc<RwLock<BTreeMap<PopId, Vec<NodeId>>>>,
+    /// Who has connected since the start: a node need not have reported yet.
+    met: Arc<RwLock<BTreeSet<(PopId, NodeId)>>>,
     metrics: IdentityMetrics,
 }
 
@@ -56,6 +60,9 @@ pub enum IdentityError {
     /// What was asked for cannot be.
     #[error("{0}")]
     Invalid(String),
+    /// Nobody ever had the name of a node that is to be revoked.
+    #[error("{0}; if its certificate was made by hand and never used, say `unheard` (`--unheard`)")]
+    Unheard(String),
     /// The certificate cannot be issued.
     #[error(transparent)]
     Issue(#[from] PkiError),
@@ -70,6 +77,7 @@ impl IdentityError {
         let code = match self {
             Self::Off => Code::NotReady,
             Self::Invalid(_) => Code::Invalid,
+            Self::Unheard(_) => Code::NotFound,
             Self::Issue(PkiError::Issue { .. } | PkiError::Identity(_)) => Code::Invalid,
             Self::Issue(_) => Code::Internal,
             Self::Enrol(error) => return error.reply(),
@@ -89,6 +97,7 @@ impl Identities {
             issuing: issuing.map(Arc::new),
             revoked: Revoked::default(),
             lists: Arc::default(),
+            met: Arc::default(),
             metrics,
             storage,
         };
@@ -132,8 +141,9 @@ impl Identities {
         let detail =
             format!("node {node} of {}, names {:?}, for {lifetime_s} s", enrolment.pop, enrolment.names);
         let change = Change { at_ms: now_ms, who: who.to_owned(), what: "node.enrol_token".into(), detail };
+        let new_pop = !self.storage.knows_pop(&enrolment.pop).await.map_err(EnrolError::from)?;
         self.storage.add_enrolment(Digest::of(token.as_bytes()), &enrolment, &change).await?;
-        Ok(EnrolmentToken { token, pop: enrolment.pop, node, expires_at_ms })
+        Ok(EnrolmentToken { token, pop: enrolment.pop, node, expires_at_ms, new_pop })
     }
 
     /// Issues a node's first certificate, if its token is good. A token is used up by success only.
@@ -191,20 +201,45 @@ impl Identities {
         Ok(signed.chain)
     }
 
+    /// A node with a certificate has connected.
+    pub fn met(&self, pop: &PopId, node: NodeId) {
+        let mut met = self.met.write().unwrap_or_else(PoisonError::into_inner);
+        if met.len() < MET_LEN_MAX {
+            met.insert((pop.clone(), node));
+        }
+    }
+
+    /// Refuses a name that nobody ever had: what is meant is another one, which would go on.
+    async fn check_known(&self, pop: &PopId, node: NodeId) -> Result<(), IdentityError> {
+        let is_met = self.met.read().unwrap_or_else(PoisonError::into_inner).contains(&(pop.clone(), node));
+        if is_met || self.storage.knows_node(pop, node).await.map_err(EnrolError::from)? {
+            return Ok(());
+        }
+        let why = match self.storage.knows_pop(pop).await.map_err(EnrolError::from)? {
+            true => format!("no node {node} of {pop} ever spoke to this cloud"),
+            false => format!("no PoP {pop} ever spoke to this cloud"),
+        };
+        Err(IdentityError::Unheard(why))
+    }
+
     /// Revokes a node: no certificate is issued for it any more, and its links are closed at once, here and, when they have
     /// asked, at the other nodes of its PoP.
     pub async fn revoke(
         &self,
         pop: &PopId,
         node: NodeId,
-        reason: &str,
+        asked: &RevokeNode,
         who: &str,
         now_ms: u64,
     ) -> Result<RevokedNode, IdentityError> {
         check(node, pop)?;
+        let RevokeNode { reason, unheard } = asked;
         if reason.len() > REASON_BYTES_MAX {
             let text = format!("a reason has at most {REASON_BYTES_MAX} bytes, not {}", reason.len());
             return Err(IdentityError::Invalid(text));
+        }
+        if !unheard {
+            self.check_known(pop, node).await?;
         }
         let detail = format!("node {node} of {pop}: {reason}");
         let change = Change { at_ms: now_ms, who: who.to_owned(), what: "node.revoke".into(), detail };

@@ -8,6 +8,8 @@
 //! | [`enrol`] | the door of nodes that have no certificate yet: QUIC and a one-time token |
 //! | [`identities`] | who may be a node: tokens, certificates, revocations |
 //! | [`api`] | the people's door: HTTP and JSON with an admin token |
+//! | [`pops`] | PoPs as people see them: who is a member, who is ahead of this cloud |
+//! | [`reload`] | what SIGHUP changes |
 //! | [`health`] | whether the cloud can serve |
 //! | [`metrics`] | what it counts |
 //!
@@ -20,5 +22,7 @@ pub mod enrol;
 pub mod health;
 pub mod identities;
 pub mod metrics;
+pub mod pops;
+pub mod reload;
 pub mod server;
 pub mod uplink;

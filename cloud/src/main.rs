@@ -31,7 +31,8 @@ fn main() -> anyhow::Result<()> {
     let token = std::env::var(cloud::config::TOKEN_VARIABLE).ok();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let shutdown = service::shutdown::on_signals()?;
-        cloud::server::run(config, token, shutdown).await
+        let (shutdown, hangups) = (service::shutdown::on_signals()?, service::shutdown::hangups()?);
+        let settings = cloud::reload::Settings::read(arguments.config, hangups)?;
+        cloud::server::run(settings, token, shutdown).await
     })
 }

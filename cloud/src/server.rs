@@ -25,6 +25,8 @@ use crate::enrol::{self, EnrolDoor};
 use crate::health::Health;
 use crate::identities::{Identities, Issuing};
 use crate::metrics::{ApiMetrics, IdentityMetrics, UplinkMetrics};
+use crate::pops::Pops;
+use crate::reload;
 use crate::uplink::UplinkDoor;
 
 /// How often the newest bundle is looked at for renewal.
@@ -57,6 +59,8 @@ pub struct Addresses {
 pub struct Server {
     /// Where it listens.
     pub addresses: Addresses,
+    /// What it shows.
+    credentials: Credentials,
     shutdown: Shutdown,
     tasks: JoinSet<anyhow::Result<()>>,
     deadline: Duration,
@@ -66,8 +70,14 @@ pub struct Server {
 }
 
 /// Runs the cloud until shutdown. `token` is the admin token, if the environment gives one.
-pub async fn run(config: Config, token: Option<String>, shutdown: Shutdown) -> anyhow::Result<()> {
-    Server::start(config, token, shutdown).await?.join().await
+pub async fn run(
+    settings: reload::Settings,
+    token: Option<String>,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
+    let mut server = Server::start(settings.config().clone(), token, shutdown.clone()).await?;
+    server.tasks.spawn(settings.follow(server.credentials.clone(), shutdown));
+    server.join().await
 }
 
 impl Server {
@@ -85,10 +95,7 @@ impl Server {
         let registry =
             Registry::open(storage.clone(), key, engines, config.registry, config.rollout.clone(), now_ms())
                 .await?;
-        service::files::publish(
-            &config.dir.join("signing.pub"),
-            registry.public_key().to_string().as_bytes(),
-        )?;
+        publish_key(&config, &registry)?;
 
         let identities =
             Identities::open(storage.clone(), issuing(&config)?, IdentityMetrics::new(&metrics)?).await?;
@@ -104,11 +111,13 @@ impl Server {
             admin: admin_address.to_string(),
         };
 
+        let pops = Pops::new(storage.clone(), registry.clone(), identities.revoked().clone());
         let door = UplinkDoor::new(
             &config.uplink,
             storage.clone(),
             registry.clone(),
             identities.clone(),
+            pops.clone(),
             uplink_metrics,
         );
         let token = api::token(token, &config.api.token)?;
@@ -118,11 +127,12 @@ impl Server {
             storage.clone(),
             registry.clone(),
             identities.clone(),
+            pops.clone(),
             health.clone(),
             api_metrics,
             metrics.clone(),
         );
-        let admin = service::admin::router(metrics, readiness(&health));
+        let admin = service::admin::router(metrics, readiness(&health), remarks(&health));
 
         let mut tasks = JoinSet::new();
         tasks.spawn(door.run(listener, shutdown.clone()));
@@ -130,18 +140,18 @@ impl Server {
             tasks.spawn(EnrolDoor::new(identities.clone()).run(listener, shutdown.clone()));
         }
         if config.tls.certificate.as_os_str().is_empty() {
-            tasks.spawn(keep_issued(credentials, identities, shutdown.clone()));
+            tasks.spawn(keep_issued(credentials.clone(), identities, shutdown.clone()));
         }
         tasks.spawn(api::serve(api, api_listener, config.api.connections_max, shutdown.clone()));
         tasks.spawn(serve_admin(admin_listener, admin, shutdown.clone()));
         tasks.spawn(renew(registry.clone(), shutdown.clone()));
         tasks.spawn(settle(registry, shutdown.clone()));
-        tasks.spawn(watch(health, storage.clone(), shutdown.clone()));
+        tasks.spawn(watch(health, storage.clone(), pops, shutdown.clone()));
 
         service::files::publish(&config.dir.join("addresses.json"), &serde_json::to_vec_pretty(&addresses)?)?;
         tracing::info!(?addresses, dir = %config.dir.display(), "cloud is up");
         let deadline = Duration::from_millis(config.uplink.drain_ms + SHUTDOWN_GRACE_MS);
-        Ok(Self { addresses, shutdown, tasks, deadline, storage, _lock: lock })
+        Ok(Self { addresses, credentials, shutdown, tasks, deadline, storage, _lock: lock })
     }
 
     /// Waits for the shutdown, or for a part that fails, which ends the others too. Requests in flight are finished, then
@@ -173,6 +183,12 @@ impl Server {
 
 fn flatten(ended: Result<anyhow::Result<()>, tokio::task::JoinError>) -> anyhow::Result<()> {
     ended.context("a part of the cloud panicked")?
+}
+
+/// Writes the public half of the signing key where nodes' settings are made from.
+fn publish_key(config: &Config, registry: &Registry) -> std::io::Result<()> {
+    let key = registry.public_key().to_string();
+    service::files::publish(&config.dir.join("signing.pub"), key.as_bytes())
 }
 
 /// Makes the folder, and takes it for this process.
@@ -277,12 +293,17 @@ fn readiness(health: &Health) -> service::admin::Readiness {
     Arc::new(move || health.check())
 }
 
+fn remarks(health: &Health) -> service::admin::Remarks {
+    let health = health.clone();
+    Arc::new(move || health.remarks())
+}
+
 async fn serve_admin(listener: TcpListener, router: axum::Router, shutdown: Shutdown) -> anyhow::Result<()> {
     service::admin::serve(listener, router, shutdown).await.context("the admin port failed")
 }
 
-async fn watch(health: Health, storage: Storage, shutdown: Shutdown) -> anyhow::Result<()> {
-    health.watch(storage, shutdown).await;
+async fn watch(health: Health, storage: Storage, pops: Pops, shutdown: Shutdown) -> anyhow::Result<()> {
+    health.watch(storage, pops, shutdown).await;
     Ok(())
 }
 

@@ -24,6 +24,7 @@ use crate::clock::now_ms;
 use crate::config::UplinkConfig;
 use crate::identities::Identities;
 use crate::metrics::UplinkMetrics;
+use crate::pops::Pops;
 
 /// Most subscriptions on one connection; a node needs one.
 const SUBSCRIPTIONS_MAX: usize = 2;
@@ -36,6 +37,7 @@ pub struct UplinkDoor {
     storage: Storage,
     registry: Registry,
     identities: Identities,
+    pops: Pops,
     metrics: UplinkMetrics,
     in_flight: Arc<Semaphore>,
     timeout: Duration,
@@ -58,12 +60,14 @@ impl UplinkDoor {
         storage: Storage,
         registry: Registry,
         identities: Identities,
+        pops: Pops,
         metrics: UplinkMetrics,
     ) -> Self {
         Self {
             storage,
             registry,
             identities,
+            pops,
             metrics,
             in_flight: Arc::new(Semaphore::new(config.in_flight_max)),
             timeout: Duration::from_millis(config.request_timeout_ms),
@@ -116,6 +120,7 @@ impl UplinkDoor {
         let caller = Caller { pop, node, names: link.remote().public_names.clone() };
         let span = tracing::info_span!("uplink", pop = %caller.pop, node = %caller.node);
         let subscriptions = Arc::new(Semaphore::new(SUBSCRIPTIONS_MAX));
+        self.identities.met(&caller.pop, caller.node);
         self.metrics.links.inc();
         span.in_scope(|| tracing::info!(remote = %link.remote().address, "node connected"));
         if let Err(error) = self.registry.arrived(&caller.pop, now_ms()).await {

@@ -7,8 +7,8 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use edge_store::{Store, StoreError};
-use edge_uplink::Report;
-use proto::control::{ContentPurged, PurgeContent};
+use edge_uplink::{CloudLink, Report};
+use proto::control::{ContentPurged, Membership, PurgeContent};
 use proto::peer::MemberChange;
 use proto::{Code, ErrorReply};
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,8 @@ pub struct Admin {
     pub store: Store,
     /// Makes content void.
     pub purger: Purger,
+    /// The way to the cloud.
+    pub cloud: CloudLink,
     /// How the node is.
     pub report: Report,
     /// Who may change members.
@@ -34,6 +36,9 @@ pub struct NodeStatus {
     /// What it reports to the cloud.
     #[serde(flatten)]
     pub report: proto::control::NodeReport,
+    /// Its place in its PoP, as far as it knows.
+    #[serde(default)]
+    pub membership: Membership,
     /// Who leads, as far as this node knows.
     pub leader: Option<proto::NodeId>,
     /// Members with their peer addresses.
@@ -42,6 +47,9 @@ pub struct NodeStatus {
     pub last_offset: proto::Offset,
     /// The cloud holds everything up to here.
     pub acknowledged: proto::Offset,
+    /// Why this node, as the PoP's leader, sends no events, if cloud and PoP contradict each other.
+    #[serde(default)]
+    pub diverged: Option<String>,
 }
 
 /// A member of the PoP.
@@ -81,10 +89,12 @@ async fn status(State(admin): State<Arc<Admin>>) -> Json<NodeStatus> {
     let member = |m: edge_store::Member| MemberView { node: m.node, address: m.address, voter: m.voter };
     Json(NodeStatus {
         report: (admin.report)(),
+        membership: admin.store.membership(),
         leader: status.leader,
         members: status.members.into_iter().map(member).collect(),
         last_offset: status.last_offset,
         acknowledged: status.acknowledged,
+        diverged: admin.cloud.diverged(),
     })
 }
 

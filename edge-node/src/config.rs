@@ -10,7 +10,7 @@ use proto::codec::FrameKind;
 use proto::limits::APPEND_EVENTS_MAX;
 use proto::{NodeId, PopId};
 use serde::Deserialize;
-use service::settings::TlsConfig;
+use service::settings::{Table, TlsConfig, path_in};
 use service::telemetry::LogConfig;
 
 use crate::gateway::apps::AppConfig;
@@ -228,7 +228,13 @@ impl ServingConfig {
 impl Config {
     /// Reads defaults, file and environment, and checks what types cannot.
     pub fn load(file: Option<&Path>) -> anyhow::Result<Self> {
-        let mut config: Config = service::settings::load(DEFAULTS, file, "EDGE_NODE", std::env::vars())?;
+        Self::read(file).map(|(_, config)| config)
+    }
+
+    /// The same, with the table that it was parsed from.
+    pub fn read(file: Option<&Path>) -> anyhow::Result<(Table, Self)> {
+        let table = service::settings::table(DEFAULTS, file, "EDGE_NODE", std::env::vars())?;
+        let mut config: Config = service::settings::parsed(table.clone())?;
         config.check()?;
         let dir = config.dir.clone();
         let (tls, identity) = (&mut config.tls, &mut config.identity);
@@ -242,11 +248,10 @@ impl Config {
         ];
         let public = [&mut config.http.certificate, &mut config.http.key];
         let origins = config.cache.origins.iter_mut().map(|origin| &mut origin.ca);
-        let may_be_empty = public.into_iter().chain(origins).filter(|path| !path.as_os_str().is_empty());
-        for path in paths.into_iter().chain(may_be_empty) {
-            *path = dir.join(&path);
+        for path in paths.into_iter().chain(public).chain(origins) {
+            *path = path_in(&dir, path);
         }
-        Ok(config)
+        Ok((table, config))
     }
 
     /// The founding members, by id.
@@ -260,7 +265,25 @@ impl Config {
         self.members.iter().map(member).collect()
     }
 
+    /// Files that a node cannot be without. Its certificate and key may be empty: it enrols then.
+    fn check_files(&self) -> anyhow::Result<()> {
+        let (tls, identity) = (&self.tls, &self.identity);
+        let needed = [
+            ("tls.ca", &tls.ca),
+            ("admin.token", &self.admin.token),
+            ("identity.file", &identity.file),
+            ("identity.token", &identity.token),
+        ];
+        for (name, path) in needed {
+            anyhow::ensure!(!path.as_os_str().is_empty(), "{name} is empty: name a file");
+        }
+        let given = [&tls.certificate, &tls.key].map(|path| path.as_os_str().is_empty());
+        anyhow::ensure!(given[0] == given[1], "tls.certificate and tls.key go together: set both or none");
+        Ok(())
+    }
+
     fn check(&self) -> anyhow::Result<()> {
+        self.check_files()?;
         let shares = [
             ("token_share", self.serving.token_share),
             ("retrieve_share", self.serving.retrieve_share),
@@ -357,6 +380,22 @@ mod tests {
             change(&mut config);
             assert!(config.check().unwrap_err().to_string().contains("uplink"));
         }
+    }
+
+    #[test]
+    fn an_empty_path_is_no_folder() {
+        let given = |change: fn(&mut Config)| {
+            let mut config = Config::load(None).unwrap();
+            change(&mut config);
+            config.check().map_err(|error| error.to_string())
+        };
+        let none = |config: &mut Config| (config.tls.certificate, config.tls.key) = Default::default();
+        given(none).unwrap();
+        assert!(given(|config| config.tls.key = PathBuf::new()).unwrap_err().contains("go together"));
+        assert!(given(|config| config.tls.ca = PathBuf::new()).unwrap_err().contains("tls.ca is empty"));
+        assert!(given(|config| config.admin.token = PathBuf::new()).unwrap_err().contains("admin.token"));
+        assert_eq!(path_in(Path::new("a"), Path::new("")), PathBuf::new());
+        assert_eq!(path_in(Path::new("a"), Path::new("b")), Path::new("a/b"));
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub struct Gateway {
     admission: Arc<Semaphore>,
     /// Of them, those that models are run for: what waits here waits for a processor, and more of it would only make all of it late.
     deciding: Arc<Semaphore>,
-    apps: Apps,
+    pub(crate) apps: Apps,
     /// Those who run models on numbers of their own: half of the threads are for recommendations.
     inferences: Arc<Semaphore>,
 }

@@ -87,8 +87,8 @@ impl Own {
 }
 
 /// Of the node's own file and the operator's, what holds longer.
-fn on_disk(config: &Config, identity: &Identity) -> anyhow::Result<Option<Credentials>> {
-    let own = match config.identity.file.exists() {
+pub(crate) fn on_disk(config: &Config, identity: &Identity) -> anyhow::Result<Option<Credentials>> {
+    let own = match config.identity.file.is_file() {
         true => Some(Credentials::read_bundle(&config.identity.file)?),
         false => None,
     };
@@ -109,6 +109,13 @@ fn on_disk(config: &Config, identity: &Identity) -> anyhow::Result<Option<Creden
 
 fn missing(config: &Config) -> String {
     let show = |path: &Path| path.display().to_string();
+    if config.tls.certificate.as_os_str().is_empty() {
+        return format!(
+            "this node has no certificate: put a one-time token (`rockpool node enrol-token`) into {}, or name a certificate and \
+             its key in tls.certificate and tls.key",
+            show(&config.identity.token)
+        );
+    }
     format!(
         "this node has no certificate: put a one-time token (`rockpool node enrol-token`) into {}, or a certificate and its \
          key into {} and {}",

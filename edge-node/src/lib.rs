@@ -10,6 +10,8 @@
 //! | [`workers`] | the threads that run models |
 //! | [`commits`] | the store as the uplink sees it |
 //! | [`disk`] | what happens when the disk fails |
+//! | [`standing`] | its place in its PoP, and the PoP's towards the cloud |
+//! | [`reload`] | settings that are read again |
 //! | [`admin`] | the admin port |
 
 pub mod admin;
@@ -25,4 +27,6 @@ pub mod node;
 pub mod peers;
 pub mod prefetch;
 pub mod purge;
+pub mod reload;
+pub mod standing;
 pub mod workers;

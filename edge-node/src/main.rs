@@ -44,7 +44,8 @@ fn main() -> anyhow::Result<()> {
     let threads = config.node.io_threads();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     runtime.block_on(async {
-        let shutdown = service::shutdown::on_signals()?;
-        edge_node::node::run(config, shutdown).await
+        let (shutdown, hangups) = (service::shutdown::on_signals()?, service::shutdown::hangups()?);
+        let settings = edge_node::reload::Settings::read(arguments.config, hangups)?;
+        edge_node::node::run(settings, shutdown).await
     })
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use edge_cache::Cache;
 use edge_store::Store;
-use edge_uplink::{CloudLink, Report};
+use edge_uplink::{CloudLink, Report, Reports};
 use inference::{Engine, PublicKey};
 use prometheus::Registry;
 use proto::control::NodeReport;
@@ -18,9 +18,10 @@ use service::shutdown::Shutdown;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
+use transport::pki::Credentials;
 use transport::quic::{QuicDialer, QuicListener, Settings};
 use transport::tcp::{Limits, TcpDoor};
-use transport::{Dialer, Door, LinkError, LinkErrorKind, Listener};
+use transport::{Dialer, Door, Identity, LinkError, LinkErrorKind, Listener};
 
 use crate::admin::{self, Admin};
 use crate::bundles::{ActiveBundle, Bundles, Folder, Refusal, Sources};
@@ -34,6 +35,8 @@ use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::prefetch;
 use crate::purge::{self, Purger};
+use crate::reload::{Changing, Settings as NodeSettings};
+use crate::standing::{self, Standings};
 use crate::workers::Workers;
 
 /// A node whose state may be older than this is not ready: it was cut off from its PoP's majority.
@@ -74,11 +77,11 @@ struct Doors {
 
 /// Runs a node until shutdown. One whose disk fails goes on answering from what it knows, acknowledges nothing, and begins anew
 /// when the disk takes writes again.
-pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
+pub async fn run(settings: NodeSettings, shutdown: Shutdown) -> anyhow::Result<()> {
     let mut doors_within = Duration::ZERO;
     loop {
         let life = shutdown.child_token();
-        let lived = live(config.clone(), doors_within, life.clone()).await;
+        let lived = live(&settings, doors_within, life.clone()).await;
         // What a life that could not begin has started ends with it.
         life.cancel();
         match lived {
@@ -107,7 +110,8 @@ fn refused_by_system(error: &anyhow::Error) -> bool {
 }
 
 /// One life of a node: until shutdown, or until its disk has failed and works again.
-async fn live(config: Config, doors_within: Duration, shutdown: Shutdown) -> anyhow::Result<()> {
+async fn live(settings: &NodeSettings, doors_within: Duration, shutdown: Shutdown) -> anyhow::Result<()> {
+    let config = settings.config();
     std::fs::create_dir_all(&config.dir).with_context(|| format!("cannot make {}", config.dir.display()))?;
     let registry = Registry::new();
     let metrics = Metrics::new(&registry)?;
@@ -124,6 +128,7 @@ async fn live(config: Config, doors_within: Duration, shutdown: Shutdown) -> any
     let store = open_store(&config, &addresses, &doors, &registry).await?;
     let cloud =
         CloudLink::new(config.uplink.clone(), doors.cloud_dialer, edge_uplink::Metrics::new(&registry)?);
+    let own_shown = (own.credentials.clone(), own.identity.clone());
     let keeper = Keeper::new(own, &config.identity, cloud.clone(), IdentityMetrics::new(&registry)?);
     let active = ActiveBundle::default();
     let leader = caught_up_leader(store.clone(), shutdown.clone());
@@ -145,6 +150,7 @@ async fn live(config: Config, doors_within: Duration, shutdown: Shutdown) -> any
     let clients = told_clients(&config, &addresses);
     let gateway = Gateway::new(&config, clients, store.clone(), workers, active.clone(), metrics)?;
     let (gateway, ready) = (Arc::new(gateway), readiness(&store, &active, shutdown.clone()));
+    let standings = Standings { store: store.clone(), active: active.clone(), leader: leader.clone() };
     let cache = open_cache(&config, &store, &registry).await?;
     let purger = Purger { store: store.clone(), cache: cache.clone() };
     let http_metrics = HttpMetrics::new(&registry)?;
@@ -153,8 +159,8 @@ async fn live(config: Config, doors_within: Duration, shutdown: Shutdown) -> any
     let http_doors = http::Doors { tcp: doors.http, quic: doors.clients.clone() };
     let http = http::serve(http_doors, http, config.http.clone())?;
     let commits = StoreCommits::follow(store.clone(), shutdown.clone());
-    let admin = admin::router(Admin { store: store.clone(), purger, report: report.clone(), token });
-    let admin = admin.merge(service::admin::router(registry, ready));
+    let admin = Admin { store: store.clone(), purger, cloud: cloud.clone(), report: report.clone(), token };
+    let admin = admin_routes(admin, registry, ready);
     let peers = Arc::new(Peers { store: store.clone(), folder });
     // Peers are served until the very end: the store shuts down over them.
     let peers_end = Shutdown::new();
@@ -163,7 +169,7 @@ async fn live(config: Config, doors_within: Duration, shutdown: Shutdown) -> any
 
     let tasks = TaskTracker::new();
     tasks.spawn(service::admin::serve(doors.admin, admin, shutdown.clone()));
-    tasks.spawn(keep_link(cloud.clone(), report, shutdown.clone()));
+    tasks.spawn(keep_link(cloud.clone(), report, standings, shutdown.clone()));
     tasks.spawn(keeper.run(shutdown.clone()));
     if let Some((public, metrics)) = public.zip(public_metrics) {
         tasks.spawn(public.keep(metrics, shutdown.clone()));
@@ -172,16 +178,32 @@ async fn live(config: Config, doors_within: Duration, shutdown: Shutdown) -> any
     tasks.spawn(bundles.run(shutdown.clone()));
     tasks.spawn(disk::end_when_it_recovers(store.clone(), config.dir.clone(), shutdown.clone()));
     tasks.spawn(http);
+    tasks.spawn(settings.clone().follow(changing(&gateway, own_shown), shutdown.clone()));
     tasks.spawn(prefetch::follow(active, cache.clone(), shutdown.clone()));
     tasks.spawn(gateway.serve(doors.clients, shutdown.clone()));
     shutdown.cancelled().await;
-    hand_over(&store).await;
+    end(&store, &cache, &tasks).await;
+    peers_end.cancel();
+    peers.await.context("the peers' door panicked")
+}
+
+/// What SIGHUP changes.
+fn changing(gateway: &Arc<Gateway>, (credentials, identity): (Credentials, Identity)) -> Changing {
+    Changing { gateway: Arc::clone(gateway), credentials, identity }
+}
+
+fn admin_routes(admin: Admin, registry: Registry, ready: service::admin::Readiness) -> axum::Router {
+    let remarks = standing::remarks(&admin.cloud);
+    admin::router(admin).merge(service::admin::router(registry, ready, remarks))
+}
+
+/// Ends a life, in the order of who needs whom.
+async fn end(store: &Store, cache: &Cache, tasks: &TaskTracker) {
+    hand_over(store).await;
     tasks.close();
     tasks.wait().await;
     cache.close().await;
     store.shutdown().await;
-    peers_end.cancel();
-    peers.await.context("the peers' door panicked")
 }
 
 /// A leader that goes lets another one lead first: writes then wait for some milliseconds, not for an election.
@@ -232,8 +254,8 @@ async fn form(store: &Store, config: &Config) -> anyhow::Result<()> {
     store.form(founders).await.context("cannot form or rejoin the PoP")
 }
 
-async fn keep_link(cloud: CloudLink, report: Report, shutdown: Shutdown) {
-    cloud.run(report, shutdown).await;
+async fn keep_link(cloud: CloudLink, report: Report, standings: Standings, shutdown: Shutdown) {
+    cloud.run(Reports { report, standing: Arc::new(move || standings.now()) }, shutdown).await;
 }
 
 async fn bind_within(
@@ -418,6 +440,9 @@ fn readiness(store: &Store, active: &ActiveBundle, leaving: Shutdown) -> service
         }
         if let Some(reason) = store.failure() {
             return Err(format!("nothing is acknowledged, the store has ended: {reason}"));
+        }
+        if let Some(reason) = standing::outside(&store) {
+            return Err(reason);
         }
         match store.age() {
             None => return Err("no leader has answered yet".to_owned()),

@@ -20,6 +20,25 @@ pub enum Role {
     Learner,
 }
 
+/// A node's place in its PoP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Membership {
+    /// Not said: by a node of an older version.
+    #[default]
+    Unknown,
+    /// A member that votes.
+    Voter,
+    /// A member that catches up, without a vote yet.
+    Learner,
+    /// It has an empty folder, and waits to be joined.
+    Waiting,
+    /// It was a member, and is none any more.
+    Left,
+    /// Its identity was revoked.
+    Revoked,
+}
+
 /// How a node is, as it reports to the cloud and shows on its admin port.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeReport {
@@ -91,6 +110,31 @@ impl AnswerCounts {
     }
 }
 
+/// Where a node stands in its PoP, and the PoP towards the cloud: beside each report.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Standing {
+    /// Its place in its PoP, as far as it knows.
+    pub membership: Membership,
+    /// Raft term.
+    pub term: u64,
+    /// Whether it leads, and has applied all that was committed before it led.
+    pub leads: bool,
+    /// The members as it knows them, by id; at most [`crate::limits::MEMBERS_LEN_MAX`]. Those of the leader count.
+    pub members: Vec<NodeId>,
+    /// SHA-256 of the manifest that it serves from; none before the first.
+    pub serves: Option<Digest>,
+    /// The bundle that is active in the PoP; 0: none.
+    pub active: Revision,
+    /// SHA-256 of its manifest.
+    pub active_manifest: Option<Digest>,
+    /// The cloud has acknowledged every event up to here, and the PoP has forgotten them.
+    pub acknowledged: Offset,
+    /// Offset of the last event; 0: none ever.
+    pub last_offset: Offset,
+    /// Why the uplink stands still, if it does: cloud and PoP contradict each other, and a person must act.
+    pub diverged: Option<String>,
+}
+
 /// A node as the cloud knows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeView {
@@ -100,6 +144,9 @@ pub struct NodeView {
     pub seen_at_ms: u64,
     /// What it reported.
     pub report: NodeReport,
+    /// Its place in its PoP: by the PoP's leader, else by its own word.
+    #[serde(default)]
+    pub membership: Membership,
 }
 
 /// A PoP as the cloud knows it.
@@ -111,6 +158,78 @@ pub struct PopView {
     pub upto: Offset,
     /// Its nodes, by id.
     pub nodes: Vec<NodeView>,
+    /// Set where the PoP has more than this cloud, which was restored from a backup.
+    #[serde(default)]
+    pub ahead: Option<Ahead>,
+    /// Why its uplink stands still, by its leader's word.
+    #[serde(default)]
+    pub diverged: Option<String>,
+    /// Events that were given up after a restore, all times together.
+    #[serde(default)]
+    pub lost: u64,
+}
+
+/// What a PoP has, and this cloud has lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ahead {
+    /// This cloud holds the PoP's events up to here …
+    pub upto: Offset,
+    /// … but had acknowledged them up to here: those between are nowhere any more. Not above `upto`: none is lost.
+    pub acknowledged: Offset,
+    /// The bundle that is active in the PoP, if this cloud never published it.
+    pub bundle: Option<Revision>,
+}
+
+impl Ahead {
+    /// How many events are lost.
+    pub fn events(&self) -> u64 {
+        self.acknowledged.0.saturating_sub(self.upto.0)
+    }
+}
+
+impl std::fmt::Display for Ahead {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (events, bundle) = (self.events(), self.bundle);
+        if events > 0 {
+            let first = self.upto.0 + 1;
+            write!(
+                f,
+                "{events} events are lost, offsets {first} to {}: no more are sent until that is accepted",
+                self.acknowledged
+            )?;
+        }
+        if let Some(bundle) = bundle {
+            let also = if events > 0 { "; " } else { "" };
+            write!(f, "{also}it serves bundle {bundle}, which is not known here")?;
+        }
+        Ok(())
+    }
+}
+
+/// Gives up what a cloud that was restored has lost of a PoP, so that the PoP goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AcceptLoss {
+    /// What is given up, as [`PopView::ahead`] said it: if it is more by now, nothing is done.
+    pub ahead: Ahead,
+    /// Why, for the audit log.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// What was given up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LossAccepted {
+    /// Of which PoP.
+    pub pop: PopId,
+    /// Events.
+    pub events: u64,
+    /// Offset of the first, if any are lost.
+    pub first: Option<Offset>,
+    /// Offset of the last, if any are lost.
+    pub last: Option<Offset>,
+    /// The bundle that takes the place of one that is not known here, if there was one.
+    pub published: Option<Revision>,
 }
 
 /// What to publish: artifacts that were uploaded before, by digest.
@@ -185,8 +304,12 @@ pub struct RolloutView {
     pub reason: String,
     /// How the canaries answered from the bundle that they had before.
     pub before: AnswerCounts,
-    /// How they answered from this one, at the verdict.
+    /// How they answered from this one: until now, and at the verdict.
     pub during: AnswerCounts,
+    /// Whether its catalog is another than that of the bundle before: then nobody's past means to it what it meant before, and how
+    /// many are answered without a model says nothing.
+    #[serde(default)]
+    pub new_catalog: bool,
 }
 
 /// Promotes or stops a rollout by hand.
@@ -301,6 +424,9 @@ pub struct EnrolmentToken {
     pub node: NodeId,
     /// Until when, milliseconds since 1970 UTC.
     pub expires_at_ms: u64,
+    /// Whether this cloud has heard of the PoP before.
+    #[serde(default)]
+    pub new_pop: bool,
 }
 
 // The token is a secret.
@@ -345,6 +471,9 @@ pub struct RevokeNode {
     /// Why, for the audit log.
     #[serde(default)]
     pub reason: String,
+    /// Whether a node may be meant that this cloud has never heard of.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unheard: bool,
 }
 
 /// A node whose identity was revoked.

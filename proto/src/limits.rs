@@ -38,3 +38,5 @@ pub const PUBLIC_NAMES_MAX: usize = 16;
 pub const REVOKED_NODES_MAX: usize = 10_000;
 /// Message of an error reply is cut at this many bytes.
 pub const ERROR_MESSAGE_BYTES_MAX: usize = 512;
+/// Nodes of a PoP, those that do not vote yet included.
+pub const MEMBERS_LEN_MAX: usize = 15;

@@ -40,6 +40,10 @@ pub enum PeerRequest {
         /// Not later than then, in milliseconds from now.
         within_ms: u32,
     },
+    /// How do you stand? Asked of a node that is to join, and of members by one that may have left.
+    Standing,
+    /// What do you know that I have promised? Asked by a node that starts, before it votes again.
+    Promised,
 }
 
 /// Raft's messages.
@@ -70,6 +74,35 @@ pub enum MemberChange {
         /// Which.
         node: NodeId,
     },
+    /// A member is reached elsewhere from now on.
+    Move {
+        /// Which.
+        node: NodeId,
+        /// Its new peer address, `host:port`; it must answer there.
+        address: String,
+    },
+}
+
+impl MemberChange {
+    /// The node that joins, leaves or moves.
+    pub fn node(&self) -> NodeId {
+        match self {
+            MemberChange::Join { node, .. }
+            | MemberChange::Leave { node }
+            | MemberChange::Move { node, .. } => *node,
+        }
+    }
+}
+
+/// What a node promised, as far as another one knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Promise {
+    /// The highest Raft term in which it was heard.
+    pub term: u64,
+    /// The highest log index that it acknowledged in that term; 0: none.
+    pub matched: u64,
+    /// The highest log index that it acknowledged and that was committed, in whatever term; 0: none.
+    pub committed: u64,
 }
 
 /// The reply on the same stream.
@@ -100,4 +133,15 @@ pub enum PeerReply {
     NotLeader(Option<NodeId>),
     /// Instead of any of them.
     Error(ErrorReply),
+    /// To [`PeerRequest::Standing`].
+    Standing {
+        /// The highest log index that the node holds; 0: it is empty.
+        last_log: u64,
+        /// Whether the node that asks was a member and was removed.
+        removed: bool,
+    },
+    /// To [`PeerRequest::Promised`].
+    Promised(Promise),
+    /// To what only members may ask: the node that asks is none, and nothing was done.
+    NoMember,
 }

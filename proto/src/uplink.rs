@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::SignedManifest;
-use crate::control::NodeReport;
+use crate::control::{NodeReport, Standing};
 use crate::error::ErrorReply;
 use crate::event::Event;
 use crate::ids::{Digest, NodeId, Offset, Revision};
@@ -42,6 +42,8 @@ pub enum UplinkRequest {
         /// How many the node knows. None is ever taken back, so the number is the list's version.
         known: u64,
     },
+    /// Where the node stands, beside each report. Replied to with [`UplinkReply::Noted`].
+    Standing(Standing),
 }
 
 /// The cloud's reply.
@@ -65,7 +67,7 @@ pub enum UplinkReply {
         /// At most [`crate::limits::ARTIFACT_PART_BYTES`].
         part: Vec<u8>,
     },
-    /// To [`UplinkRequest::Report`].
+    /// To [`UplinkRequest::Report`] and [`UplinkRequest::Standing`].
     Noted,
     /// Instead of any of them.
     Error(ErrorReply),

@@ -22,6 +22,14 @@ pub enum RegistryError {
     /// A roll-back to what is newest already.
     #[error("revision {0} is the newest already")]
     IsNewest(Revision),
+    /// A roll-back to contents that are offered already.
+    #[error("the contents of revision {to} are offered already, as revision {serving}")]
+    IsOffered {
+        /// Where to.
+        to: Revision,
+        /// Under which number they are offered.
+        serving: Revision,
+    },
     /// A roll-back to what was stopped.
     #[error(
         "revision {0} was stopped at its canaries: it is never offered again; publish its artifacts anew to try them anew"
@@ -86,7 +94,11 @@ impl RegistryError {
             Self::Config(_) | Self::WrongSize { .. } => Code::Invalid,
             Self::NoteTooLong(_) => Code::TooLarge,
             Self::NoRevision(_) | Self::NotUploaded { .. } => Code::NotFound,
-            Self::IsNewest(_) | Self::WasStopped(_) | Self::NotOnTrial(_) | Self::Overtaken => Code::Conflict,
+            Self::IsNewest(_)
+            | Self::IsOffered { .. }
+            | Self::WasStopped(_)
+            | Self::NotOnTrial(_)
+            | Self::Overtaken => Code::Conflict,
             // Whatever the reason: what the caller wants published is not fit for it. `Corrupt` would say that the
             // system's disk is.
             Self::Refused { error, .. } => match error.code() {

@@ -148,6 +148,9 @@ impl Registry {
         if to == self.revision() {
             return Err(RegistryError::IsNewest(to));
         }
+        if let Some(serving) = self.offered_as(&stored.manifest.artifacts).await? {
+            return Err(RegistryError::IsOffered { to, serving });
+        }
         let stage = self.shared.storage.rollout(to).await?.map(|view| view.stage);
         let proved = match stage {
             Some(RolloutStage::Stopped) => return Err(RegistryError::WasStopped(to)),
@@ -156,6 +159,14 @@ impl Registry {
         };
         let draft = Draft { note, rollback_of: Some(to), published_at_ms: now_ms };
         self.publish_contents(stored.manifest.artifacts, draft, "bundle.rollback", who, proved).await
+    }
+
+    /// The revision with these contents that is offered already: the one on trial, else what all are offered.
+    async fn offered_as(&self, artifacts: &[ArtifactRef]) -> Result<Option<Revision>, RegistryError> {
+        let Offers { promoted, trial, .. } = self.shared.offers.borrow().clone();
+        let Some(offer) = trial.or(promoted) else { return Ok(None) };
+        let stored = self.shared.storage.bundle(offer.revision).await?;
+        Ok(stored.filter(|stored| stored.manifest.artifacts == artifacts).map(|stored| stored.revision))
     }
 
     /// Publishes what is offered again, if less than half of its manifest's life is left. `None`: not due, or on trial, which
@@ -206,7 +217,7 @@ impl Registry {
             detail: format!("{models}, note: {}", draft.note),
         };
         let sign = |revision| shared.signer.sign(&manifest_of(revision));
-        let stored = self.begin_trial(&draft, &change, sign, proved).await?;
+        let stored = self.begin_trial(&draft, &change, &artifacts, sign, proved).await?;
         tracing::info!(revision = %stored.revision, %models, what, "published a bundle");
         Ok(stored.view())
     }

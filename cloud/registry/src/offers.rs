@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cloud_storage::StoredBundle;
 use proto::bundle::SignedManifest;
 use proto::control::RolloutStage;
-use proto::{PopId, Revision};
+use proto::{Digest, PopId, Revision};
 
 /// What a link to an edge has to know of a bundle.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,12 +17,15 @@ pub struct Offer {
     pub expires_at_ms: u64,
     /// What edges pull.
     pub signed: Arc<SignedManifest>,
+    /// SHA-256 of the manifest: what a node serves from is told by it, not by its number.
+    pub digest: Digest,
 }
 
 impl Offer {
     pub(crate) fn of(stored: &StoredBundle) -> Self {
         Self {
             revision: stored.revision,
+            digest: Digest::of(&stored.signed.manifest),
             expires_at_ms: stored.manifest.expires_at_ms,
             signed: Arc::new(stored.signed.clone()),
         }

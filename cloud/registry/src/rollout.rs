@@ -9,14 +9,14 @@
 //!                └───────▶ stopped: never offered again; what was promoted last comes as a newer revision, to all
 //! ```
 //!
-//! A publication while another is on trial supersedes that one.
+//! A publication while another is on trial supersedes that one. Nodes that are no members of a canary neither prove nor refuse.
 
 mod config;
 mod health;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use proto::control::{AnswerCounts, NodeReport, PopView, RolloutStage, RolloutView};
+use proto::control::{AnswerCounts, NodeReport, NodeView, PopView, RolloutStage, RolloutView};
 use proto::{NodeId, PopId, Revision};
 
 pub use config::Config;
@@ -32,6 +32,8 @@ pub struct Rollout {
     promoted: Option<Revision>,
     stopped: Option<Revision>,
     trial: Option<Trial>,
+    /// Who is a member, by the leader of each PoP that says so.
+    members: BTreeMap<PopId, BTreeSet<NodeId>>,
 }
 
 /// A bundle on trial.
@@ -52,6 +54,10 @@ struct Seen {
     /// Since when it serves the bundle on trial without a break.
     since_ms: Option<u64>,
     answers: AnswerCounts,
+    /// It serves another bundle, whatever its number.
+    other: bool,
+    /// The number of a bundle that is active there and in the way: as new as the one on trial, and another.
+    beyond: Option<Revision>,
 }
 
 /// On whom the next bundle is tried.
@@ -63,6 +69,8 @@ pub struct Plan {
     pub nodes: Vec<(PopId, NodeId)>,
     /// How they answered until now.
     pub before: AnswerCounts,
+    /// Whether the bundle has another catalog than the one before.
+    pub new_catalog: bool,
 }
 
 /// What was asked for by hand cannot be: this revision is not on trial.
@@ -73,7 +81,8 @@ impl Rollout {
     /// What a restart goes on with: the newest promoted and stopped rollouts, and the one on trial. Its time begins anew, as
     /// nobody was heard meanwhile.
     pub fn load(config: Config, known: impl IntoIterator<Item = RolloutView>, now_ms: u64) -> Self {
-        let mut rollout = Self { config, promoted: None, stopped: None, trial: None };
+        let mut rollout =
+            Self { config, promoted: None, stopped: None, trial: None, members: BTreeMap::new() };
         for view in known {
             match view.stage {
                 RolloutStage::Promoted => rollout.promoted = rollout.promoted.max(Some(view.revision)),
@@ -105,6 +114,19 @@ impl Rollout {
         self.trial.as_ref().map(|trial| &trial.view)
     }
 
+    /// The same, with how its canaries have answered from it until now.
+    pub fn trial_until_now(&self) -> Option<RolloutView> {
+        let trial = self.trial.as_ref()?;
+        Some(RolloutView { during: trial.answers(), ..trial.view.clone() })
+    }
+
+    /// The number that the bundle on trial must be above: a canary has another bundle under its number or a later one, from before
+    /// this cloud was restored, and never takes it.
+    pub fn taken(&self) -> Option<Revision> {
+        let trial = self.trial.as_ref()?;
+        trial.nodes.values().filter_map(|seen| seen.beyond).max()
+    }
+
     /// True: the canaries still have to get what was promoted last, as a newer revision than the one that was stopped.
     pub fn needs_recovery(&self) -> bool {
         self.trial.is_none() && self.promoted.is_some() && self.stopped > self.promoted
@@ -121,7 +143,8 @@ impl Rollout {
         };
         let mut plan = Plan { canaries, ..Plan::default() };
         for pop in pops.iter().filter(|pop| plan.canaries.contains(&pop.pop)) {
-            for node in pop.nodes.iter().filter(|node| alive(node.seen_at_ms)) {
+            let counts = |node: &&NodeView| alive(node.seen_at_ms) && self.is_member(&pop.pop, node.node);
+            for node in pop.nodes.iter().filter(counts) {
                 plan.nodes.push((pop.pop.clone(), node.node));
                 plan.before = plan.before.plus(node.report.answers);
             }
@@ -145,6 +168,7 @@ impl Rollout {
             reason: "on trial".to_owned(),
             before: plan.before,
             during: AnswerCounts::default(),
+            new_catalog: plan.new_catalog,
         };
         changed.push(view.clone());
         let mut trial = Trial::of(view, &self.config, now_ms);
@@ -166,6 +190,7 @@ impl Rollout {
             reason: reason.to_owned(),
             before: AnswerCounts::default(),
             during: AnswerCounts::default(),
+            new_catalog: false,
         });
         changed
     }
@@ -183,8 +208,32 @@ impl Rollout {
         Some(trial.view.clone())
     }
 
+    /// A PoP's leader says who its members are: nobody else proves anything.
+    pub fn members(&mut self, pop: &PopId, members: BTreeSet<NodeId>) {
+        if let Some(trial) = &mut self.trial {
+            trial.nodes.retain(|(of, node), _| of != pop || members.contains(node));
+        }
+        self.members.insert(pop.clone(), members);
+    }
+
+    fn is_member(&self, pop: &PopId, node: NodeId) -> bool {
+        self.members.get(pop).is_none_or(|members| members.contains(&node))
+    }
+
+    /// A node says what it serves: `other` where that is, by its digest, not the bundle on trial. `beyond`: what is active in its PoP,
+    /// where that is another bundle under the same number or a later one.
+    pub fn stands(&mut self, pop: &PopId, node: NodeId, other: bool, beyond: Option<Revision>) {
+        let Some(trial) = self.trial.as_mut() else { return };
+        if let Some(seen) = trial.nodes.get_mut(&(pop.clone(), node)) {
+            (seen.other, seen.beyond) = (other, beyond);
+        }
+    }
+
     /// A node of a PoP reports.
     pub fn heard(&mut self, pop: &PopId, node: NodeId, report: &NodeReport, now_ms: u64) {
+        if !self.is_member(pop, node) {
+            return;
+        }
         let Some(trial) = self.trial.as_mut().filter(|trial| trial.view.canaries.contains(pop)) else {
             return;
         };
@@ -195,7 +244,7 @@ impl Rollout {
             || report.answers.answers < seen.answers.answers
             || report.revision != revision;
         if broken {
-            *seen = Seen::default();
+            *seen = Seen { other: seen.other, beyond: seen.beyond, ..Seen::default() };
         }
         seen.at_ms = now_ms;
         if report.revision == revision {
@@ -257,19 +306,33 @@ impl Trial {
         if let Some(refusal) = &self.refusal {
             return Some((RolloutStage::Stopped, refusal.clone()));
         }
-        if let Some(worse) = health::worse(self.view.before, self.answers()) {
+        let (before, during) = (self.view.before, self.answers());
+        if let Some(worse) = health::worse(before, during, self.view.new_catalog) {
             return Some((RolloutStage::Stopped, worse));
         }
+        let (ends, hold_s, answers) = (now_ms >= until_ms, config.hold_s, during.answers);
+        let promoted = |reason: String| Some((RolloutStage::Promoted, reason));
         match self.unproved(config, now_ms) {
-            None => {
-                let reason = format!("each canary has served it for {} s and answers well", config.hold_s);
-                Some((RolloutStage::Promoted, reason))
-            }
-            Some(who) if now_ms >= until_ms => {
+            Some(who) if ends => {
                 let reason = format!("not proved within {} s: {who}", config.verdict_within_s);
                 Some((RolloutStage::Stopped, reason))
             }
             Some(_) => None,
+            None if answers >= health::ANSWERS_MIN => promoted(format!(
+                "each canary has served it for {hold_s} s and answers well: {answers} answers"
+            )),
+            None if answers == 0 => promoted(format!(
+                "each canary has served it for {hold_s} s; nobody asked, so only that it opens is proved"
+            )),
+            // So few say little: more may come.
+            None if !ends => None,
+            None => match health::failing(during) {
+                Some(worse) => Some((RolloutStage::Stopped, worse)),
+                None => promoted(format!(
+                    "nothing went wrong in {} s; {answers} answers are too few to compare",
+                    config.verdict_within_s
+                )),
+            },
         }
     }
 
@@ -281,10 +344,13 @@ impl Trial {
         }
         let holds = |seen: &Seen| {
             let since = seen.since_ms.is_some_and(|since| now_ms.saturating_sub(since) >= config.hold_ms());
-            since && now_ms.saturating_sub(seen.at_ms) <= SILENT_MS
+            since && !seen.other && now_ms.saturating_sub(seen.at_ms) <= SILENT_MS
         };
-        let (pop, node) = self.nodes.iter().find(|(_, seen)| !holds(seen))?.0;
-        Some(format!("node {node} of {pop} has not served it for {} s", config.hold_s))
+        let ((pop, node), seen) = self.nodes.iter().find(|(_, seen)| !holds(seen))?;
+        Some(match seen.other {
+            true => format!("node {node} of {pop} serves another bundle"),
+            false => format!("node {node} of {pop} has not served it for {} s", config.hold_s),
+        })
     }
 }
 

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cloud_storage::{Change, Draft, StorageError, StoredBundle};
-use proto::bundle::SignedManifest;
-use proto::control::{BundleView, NodeReport, RolloutStage, RolloutView};
-use proto::{NodeId, PopId, Revision};
+use proto::bundle::{ArtifactKind, ArtifactRef, SignedManifest};
+use proto::control::{BundleView, NodeReport, RolloutStage, RolloutView, Standing};
+use proto::{Digest, NodeId, PopId, Revision};
 
 use crate::error::RegistryError;
 use crate::offers::Offer;
@@ -22,11 +22,28 @@ pub(crate) struct Trials {
     rollout: Rollout,
     /// PoPs that have connected, and when: they may not have reported yet.
     arrived: BTreeMap<PopId, u64>,
+    /// The highest number of a bundle that any PoP has: one that is published is numbered above it, or a PoP that has it never takes
+    /// it. It is above what is stored here where this cloud was restored from a backup.
+    floor: Revision,
 }
+
+/// A number that is so far above what was ever published here is not believed: numbers must not be used up.
+const FLOOR_ABOVE_MAX: u64 = 1_000_000;
 
 impl Trials {
     pub(crate) fn load(config: Config, known: Vec<RolloutView>, now_ms: u64) -> Self {
-        Self { rollout: Rollout::load(config, known, now_ms), arrived: BTreeMap::new() }
+        Self { rollout: Rollout::load(config, known, now_ms), arrived: BTreeMap::new(), floor: Revision(0) }
+    }
+}
+
+impl Trials {
+    /// A PoP has a bundle of this number.
+    fn raise(&mut self, seen: Revision, newest: Revision) {
+        if seen.0 <= newest.0.max(self.floor.0).saturating_add(FLOOR_ABOVE_MAX) {
+            self.floor = self.floor.max(seen);
+        } else {
+            tracing::warn!(revision = %seen, %newest, "a node names a bundle that cannot be: it is not believed");
+        }
     }
 }
 
@@ -43,7 +60,73 @@ impl Registry {
 
     /// A node has reported: it may be a canary.
     pub async fn heard(&self, pop: &PopId, node: NodeId, report: &NodeReport, now_ms: u64) {
-        self.shared.trials.lock().await.rollout.heard(pop, node, report, now_ms);
+        let mut trials = self.shared.trials.lock().await;
+        trials.raise(report.revision, self.revision());
+        trials.rollout.heard(pop, node, report, now_ms);
+    }
+
+    /// A node says where it stands; `members`: those of its PoP, where its leader has said so.
+    pub async fn stands(&self, pop: &PopId, node: NodeId, standing: &Standing, members: Option<&[NodeId]>) {
+        let mut trials = self.shared.trials.lock().await;
+        trials.raise(standing.active, self.revision());
+        if let Some(members) = members {
+            trials.rollout.members(pop, members.iter().copied().collect());
+        }
+        let Some(trial) = self.shared.offers.borrow().trial.clone() else { return };
+        let other = standing.serves != Some(trial.digest);
+        let another = standing.active >= trial.revision && standing.active_manifest != Some(trial.digest);
+        trials.rollout.stands(pop, node, other, another.then_some(standing.active));
+    }
+
+    /// Every rollout that is stored, newest first; the one on trial with what was counted until now.
+    pub async fn rollouts(&self, limit: u32) -> Result<Vec<RolloutView>, StorageError> {
+        let mut rollouts = self.shared.storage.rollouts(limit).await?;
+        let trials = self.shared.trials.lock().await;
+        if let Some(now) = trials.rollout.trial_until_now()
+            && let Some(stored) = rollouts.iter_mut().find(|stored| stored.revision == now.revision)
+        {
+            *stored = now;
+        }
+        Ok(rollouts)
+    }
+
+    /// Whether a bundle was published here: its number alone does not say so after a restore.
+    pub async fn knows(&self, revision: Revision, manifest: Option<Digest>) -> Result<bool, StorageError> {
+        let is_offered = {
+            let offers = self.shared.offers.borrow();
+            let mut offered = offers.promoted.iter().chain(&offers.trial);
+            offered.any(|offer| {
+                offer.revision == revision && manifest.is_none_or(|digest| digest == offer.digest)
+            })
+        };
+        if is_offered {
+            return Ok(true);
+        }
+        let Some(stored) = self.shared.storage.bundle(revision).await? else { return Ok(false) };
+        Ok(manifest.is_none_or(|manifest| manifest == Digest::of(&stored.signed.manifest)))
+    }
+
+    /// Publishes what is offered anew, numbered above whatever any PoP has. None: nothing is offered.
+    pub async fn renumber(
+        &self,
+        why: &str,
+        who: &str,
+        now_ms: u64,
+    ) -> Result<Option<BundleView>, RegistryError> {
+        let (trial, promoted) = {
+            let trials = self.shared.trials.lock().await;
+            (trials.rollout.trial().map(|view| view.revision), trials.rollout.promoted())
+        };
+        let proof =
+            if trial.is_some() { Proof::None } else { Proof::Known("its contents were promoted before") };
+        let Some(revision) = trial.or(promoted) else { return Ok(None) };
+        let stored = self.shared.storage.bundle(revision).await?;
+        let stored = stored.ok_or(RegistryError::NoRevision(revision))?;
+        let note = format!("revision {revision} numbered anew: {why}");
+        let draft = Draft { note, rollback_of: Some(revision), published_at_ms: now_ms };
+        let published =
+            self.publish_contents(stored.manifest.artifacts, draft, "bundle.renumber", who, proof).await?;
+        Ok(Some(published))
     }
 
     /// To be called every second or so: ends the trial if there is a verdict, and publishes what was promoted last anew where
@@ -57,6 +140,11 @@ impl Registry {
                 self.keep(&mut trials, next, view, what, WHO, now_ms).await?;
             }
             self.offer(&trials).await?;
+            if let Some(taken) = trials.rollout.taken() {
+                drop(trials);
+                let why = format!("a canary has another bundle under number {taken}");
+                return self.renumber(&why, WHO, now_ms).await.map(drop);
+            }
             trials.rollout.promoted().filter(|_| trials.rollout.needs_recovery())
         };
         match recover {
@@ -121,6 +209,7 @@ impl Registry {
         &self,
         draft: &Draft,
         change: &Change,
+        artifacts: &[ArtifactRef],
         sign: impl FnOnce(Revision) -> SignedManifest + Send,
         proof: Proof,
     ) -> Result<StoredBundle, RegistryError> {
@@ -133,7 +222,11 @@ impl Registry {
         let pops = storage.pops().await?;
         let alive = trials.arrived.iter().filter(|(_, at)| now_ms.saturating_sub(**at) <= SILENT_MS);
         let arrived: BTreeSet<PopId> = alive.map(|(pop, _)| pop.clone()).collect();
-        let plan = trials.rollout.plan(&pops, &arrived, now_ms);
+        let newest = self.revision();
+        pops.iter().flat_map(|pop| &pop.nodes).for_each(|node| trials.raise(node.report.revision, newest));
+        let mut plan = trials.rollout.plan(&pops, &arrived, now_ms);
+        plan.new_catalog = self.has_new_catalog(&trials, artifacts).await?;
+        let floor = trials.floor;
         let (mut next, mut changed) = (trials.rollout.clone(), Vec::new());
         let roll = |revision| {
             changed = match proof {
@@ -143,7 +236,7 @@ impl Registry {
             };
             changed.clone()
         };
-        let stored = storage.publish_bundle(draft, change, sign, roll).await?;
+        let stored = storage.publish_bundle(draft, change, floor, sign, roll).await?;
         trials.rollout = next;
         for view in &changed {
             self.note(view);
@@ -154,6 +247,23 @@ impl Registry {
             tracing::error!(error = &error as &dyn std::error::Error, "what was published is offered later");
         }
         Ok(stored)
+    }
+
+    /// Whether these artifacts have another catalog than what was promoted last.
+    async fn has_new_catalog(
+        &self,
+        trials: &Trials,
+        artifacts: &[ArtifactRef],
+    ) -> Result<bool, StorageError> {
+        let Some(promoted) = trials.rollout.promoted() else { return Ok(false) };
+        let Some(before) = self.shared.storage.bundle(promoted).await? else { return Ok(false) };
+        let catalog = |artifacts: &[ArtifactRef]| {
+            artifacts
+                .iter()
+                .find(|artifact| artifact.kind == ArtifactKind::Catalog)
+                .map(|artifact| artifact.digest)
+        };
+        Ok(catalog(&before.manifest.artifacts) != catalog(artifacts))
     }
 
     /// Stores one change, then makes it so.

@@ -77,12 +77,12 @@ pub(super) async fn signing_key(State(registry): State<Registry>) -> Json<Signin
 }
 
 impl Changes {
-    pub(super) async fn carry_out<T: Send + 'static>(
+    pub(super) async fn carry_out<T: Send + 'static, E: Into<ApiError> + Send + 'static>(
         &self,
         storage: Storage,
         caller: Caller,
         what: &'static str,
-        change: impl Future<Output = Result<T, RegistryError>> + Send + 'static,
+        change: impl Future<Output = Result<T, E>> + Send + 'static,
     ) -> Result<Json<T>, ApiError> {
         let work = async move {
             match change.await {

@@ -30,9 +30,9 @@ pub(super) async fn revoke(
     State(storage): State<Storage>,
     Extension(caller): Extension<Caller>,
     Path((pop, node)): Path<(PopId, u64)>,
-    Body(RevokeNode { reason }): Body<RevokeNode>,
+    Body(asked): Body<RevokeNode>,
 ) -> Result<Json<RevokedNode>, ApiError> {
-    match identities.revoke(&pop, NodeId(node), &reason, &caller.0, now_ms()).await {
+    match identities.revoke(&pop, NodeId(node), &asked, &caller.0, now_ms()).await {
         Ok(revoked) => Ok(Json(revoked)),
         Err(error) => Err(audit::refused(&storage, &caller, "node.revoke", error.into()).await),
     }

@@ -7,6 +7,7 @@ use proto::{Code, ErrorReply, Fault};
 use service::http::Refusal;
 
 use crate::identities::IdentityError;
+use crate::pops::LossError;
 
 /// An error on its way out.
 #[derive(Debug, Clone)]
@@ -41,6 +42,12 @@ impl From<StorageError> for ApiError {
 
 impl From<RegistryError> for ApiError {
     fn from(error: RegistryError) -> Self {
+        logged(&error, error.reply())
+    }
+}
+
+impl From<LossError> for ApiError {
+    fn from(error: LossError) -> Self {
         logged(&error, error.reply())
     }
 }

@@ -15,10 +15,10 @@ use super::problem::ApiError;
 use crate::clock::now_ms;
 
 pub(super) async fn list(
-    State(storage): State<Storage>,
+    State(registry): State<Registry>,
     Query(Limit { limit }): Query<Limit>,
 ) -> Result<Json<Vec<RolloutView>>, ApiError> {
-    Ok(Json(storage.rollouts(limit).await?))
+    Ok(Json(registry.rollouts(limit).await?))
 }
 
 pub(super) async fn promote(

@@ -88,6 +88,18 @@ fn every_word_of_an_enum_is_described() {
     let roles = [Role::Leader, Role::Follower, Role::Candidate, Role::Learner];
     let roles = roles.iter().map(|role| said(serde_json::to_value(role).unwrap())).collect();
     assert_eq!(words("Role"), roles);
+    let places = [
+        Membership::Unknown,
+        Membership::Voter,
+        Membership::Learner,
+        Membership::Waiting,
+        Membership::Left,
+        Membership::Revoked,
+    ];
+    assert_eq!(
+        words("Membership"),
+        places.iter().map(|place| said(serde_json::to_value(place).unwrap())).collect()
+    );
 }
 
 fn samples() -> Vec<(&'static str, Value)> {
@@ -110,7 +122,10 @@ fn samples() -> Vec<(&'static str, Value)> {
         unfit: Revision(0),
         answers: AnswerCounts::default(),
     };
-    let node = NodeView { node: NodeId(1), seen_at_ms: 1, report: report.clone() };
+    let node =
+        NodeView { node: NodeId(1), seen_at_ms: 1, report: report.clone(), membership: Membership::Voter };
+    let ahead = Ahead { upto: Offset(1), acknowledged: Offset(2), bundle: None };
+    let loss = LossAccepted { pop: pop.clone(), events: 0, first: None, last: None, published: None };
     let bundle = BundleView {
         revision: Revision(1),
         published_at_ms: 1,
@@ -135,7 +150,13 @@ fn samples() -> Vec<(&'static str, Value)> {
     let counts = EventCounts { total: 0, by_kind: BTreeMap::new(), by_pop: BTreeMap::new() };
     let problem = Problem { code: Code::Invalid, status: 422, detail: String::new() };
     let enrol = EnrolNode { pop: pop.clone(), node: NodeId(1), names: vec![], lifetime_s: None };
-    let token = EnrolmentToken { token: "t".into(), pop: pop.clone(), node: NodeId(1), expires_at_ms: 1 };
+    let token = EnrolmentToken {
+        token: "t".into(),
+        pop: pop.clone(),
+        node: NodeId(1),
+        expires_at_ms: 1,
+        new_pop: false,
+    };
     let rollout = RolloutView {
         revision: Revision(1),
         stage: RolloutStage::Canary,
@@ -145,12 +166,13 @@ fn samples() -> Vec<(&'static str, Value)> {
         reason: String::new(),
         before: AnswerCounts::default(),
         during: AnswerCounts::default(),
+        new_catalog: false,
     };
     let revoked = RevokedNode { pop: pop.clone(), node: NodeId(1), revoked_at_ms: 1, reason: String::new() };
     vec![
         ("EnrolNode", json(serde_json::to_value(enrol))),
         ("EnrolmentToken", json(serde_json::to_value(token))),
-        ("RevokeNode", json(serde_json::to_value(RevokeNode { reason: String::new() }))),
+        ("RevokeNode", json(serde_json::to_value(RevokeNode { reason: String::new(), unheard: true }))),
         ("RevokedNode", json(serde_json::to_value(revoked))),
         ("AnswerCounts", json(serde_json::to_value(AnswerCounts::default()))),
         ("RolloutView", json(serde_json::to_value(rollout))),
@@ -158,7 +180,20 @@ fn samples() -> Vec<(&'static str, Value)> {
         ("ArtifactRef", json(serde_json::to_value(artifact))),
         ("NodeReport", json(serde_json::to_value(report))),
         ("NodeView", json(serde_json::to_value(&node))),
-        ("PopView", json(serde_json::to_value(PopView { pop, upto: Offset(1), nodes: vec![node] }))),
+        (
+            "PopView",
+            json(serde_json::to_value(PopView {
+                pop,
+                upto: Offset(1),
+                nodes: vec![node],
+                ahead: Some(ahead.clone()),
+                diverged: None,
+                lost: 0,
+            })),
+        ),
+        ("Ahead", json(serde_json::to_value(&ahead))),
+        ("AcceptLoss", json(serde_json::to_value(AcceptLoss { ahead, reason: String::new() }))),
+        ("LossAccepted", json(serde_json::to_value(loss))),
         ("BundleView", json(serde_json::to_value(bundle))),
         ("EventView", json(serde_json::to_value(event))),
         ("AuditView", json(serde_json::to_value(audit))),

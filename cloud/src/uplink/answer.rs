@@ -25,6 +25,7 @@ pub(super) fn name(request: &UplinkRequest) -> &'static str {
         UplinkRequest::Report(_) => "report",
         UplinkRequest::Renew(_) => "renew",
         UplinkRequest::Revoked { .. } => "revoked",
+        UplinkRequest::Standing(_) => "standing",
     }
 }
 
@@ -40,6 +41,10 @@ impl UplinkDoor {
             UplinkRequest::Renew(request) => self.renew(caller, &request),
             UplinkRequest::Revoked { known } => {
                 Ok(UplinkReply::Revoked(self.identities.newer_than(&caller.pop, known)))
+            }
+            UplinkRequest::Standing(standing) => {
+                let stands = self.pops.stands(&caller.pop, caller.node, standing, now_ms()).await;
+                stands.map(|()| UplinkReply::Noted)
             }
             UplinkRequest::Subscribe => {
                 Err(ErrorReply::new(Code::Internal, "a subscription is not answered here"))

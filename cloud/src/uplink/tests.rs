@@ -22,7 +22,8 @@ async fn what_has_no_place_is_told_to_come_back() {
     let metrics = UplinkMetrics::new(&prometheus::Registry::new()).unwrap();
     let identities = crate::metrics::IdentityMetrics::new(&prometheus::Registry::new()).unwrap();
     let identities = Identities::open(storage.clone(), None, identities).await.unwrap();
-    let door = UplinkDoor::new(&config, storage, registry, identities, metrics);
+    let pops = Pops::new(storage.clone(), registry.clone(), identities.revoked().clone());
+    let door = UplinkDoor::new(&config, storage, registry, identities, pops, metrics);
 
     let network = Network::new(1);
     let listener = network.listener("cloud:1", Identity::Cloud, Door::Uplink).unwrap();

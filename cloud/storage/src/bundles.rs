@@ -55,13 +55,14 @@ impl StoredBundle {
 }
 
 impl Storage {
-    /// Adds a bundle under the next revision, together with its line in the audit log and the rollouts that change with it.
+    /// Adds a bundle under the next revision, which is above `floor` too, together with its line in the audit log and the rollouts that change with it.
     /// `sign` makes the manifest for the revision it is given, `roll` says what becomes of rollouts; both run while the
     /// write lock is held, so they must be quick.
     pub async fn publish_bundle(
         &self,
         draft: &Draft,
         change: &Change,
+        floor: Revision,
         sign: impl FnOnce(Revision) -> SignedManifest + Send,
         roll: impl FnOnce(Revision) -> Vec<RolloutView> + Send,
     ) -> Result<StoredBundle, StorageError> {
@@ -69,7 +70,7 @@ impl Storage {
         let mut transaction = self.write("publish a bundle").await?;
         let last: i64 =
             sqlx::query_scalar(sql::BUNDLE_LAST).fetch_one(&mut *transaction).await.map_err(failed())?;
-        let revision = Revision(from_sql(last) + 1);
+        let revision = Revision(from_sql(last).max(floor.0) + 1);
         let signed = sign(revision);
         sqlx::query(sql::BUNDLE_INSERT)
             .bind(to_sql(revision.0))

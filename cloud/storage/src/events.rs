@@ -131,7 +131,7 @@ fn overlap(upto: Offset, first: Offset, events: usize) -> Result<usize, AppendEr
     Ok(usize::try_from(expected.0 - first.0).map_or(events, |known| known.min(events)))
 }
 
-async fn upto(connection: &mut SqliteConnection, pop: &PopId) -> Result<Offset, StorageError> {
+pub(crate) async fn upto(connection: &mut SqliteConnection, pop: &PopId) -> Result<Offset, StorageError> {
     let upto: Option<i64> = sqlx::query_scalar(sql::POP_UPTO)
         .bind(pop.as_str())
         .fetch_optional(connection)

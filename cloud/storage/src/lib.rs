@@ -134,6 +134,7 @@ fn migrations() -> Migrator {
         step(1, "start", include_str!("../migrations/0001_start.sql")),
         step(2, "identities", include_str!("../migrations/0002_identities.sql")),
         step(3, "rollouts", include_str!("../migrations/0003_rollouts.sql")),
+        step(4, "losses", include_str!("../migrations/0004_losses.sql")),
     ])
 }
 

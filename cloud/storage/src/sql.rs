@@ -8,8 +8,18 @@ pub const POP_ENSURE: &str =
     "INSERT INTO pops (pop, upto, first_seen_at_ms) VALUES (?, 0, ?) ON CONFLICT (pop) DO NOTHING";
 pub const POP_UPTO: &str = "SELECT upto FROM pops WHERE pop = ?";
 pub const POP_MOVE: &str = "UPDATE pops SET upto = ? WHERE pop = ?";
-pub const POPS: &str = "SELECT pop, upto FROM pops ORDER BY pop";
-pub const POP: &str = "SELECT pop, upto FROM pops WHERE pop = ?";
+pub const POPS: &str = "SELECT pop, upto, (SELECT coalesce(sum(last_offset - first_offset + 1), 0) FROM losses \
+     WHERE losses.pop = pops.pop) FROM pops ORDER BY pop";
+pub const POP: &str = "SELECT pop, upto, (SELECT coalesce(sum(last_offset - first_offset + 1), 0) FROM losses \
+     WHERE losses.pop = pops.pop) FROM pops WHERE pop = ?";
+pub const LOSS_INSERT: &str =
+    "INSERT INTO losses (pop, first_offset, last_offset, at_ms, who) VALUES (?, ?, ?, ?, ?)";
+/// Whether a node was ever heard of: it reported, or a token was made for it.
+pub const NODE_KNOWN: &str = "SELECT EXISTS (SELECT 1 FROM nodes WHERE pop = ?1 AND node = ?2) \
+     OR EXISTS (SELECT 1 FROM enrolments WHERE pop = ?1 AND node = ?2)";
+/// The same of a PoP.
+pub const POP_KNOWN: &str = "SELECT EXISTS (SELECT 1 FROM pops WHERE pop = ?1) \
+     OR EXISTS (SELECT 1 FROM enrolments WHERE pop = ?1)";
 pub const NODE_REPORT: &str = "INSERT INTO nodes (pop, node, report, seen_at_ms) VALUES (?, ?, ?, ?) \
      ON CONFLICT (pop, node) DO UPDATE SET report = excluded.report, seen_at_ms = excluded.seen_at_ms";
 pub const NODES: &str = "SELECT pop, node, report, seen_at_ms FROM nodes ORDER BY pop, node";

@@ -1,8 +1,10 @@
 //! The nodes' door over real QUIC.
 
-use proto::control::{AnswerCounts, NodeReport, PopView, Role};
+use proto::control::{
+    AcceptLoss, Ahead, AnswerCounts, AuditView, LossAccepted, Membership, NodeReport, PopView, Role, Standing,
+};
 use proto::uplink::{UplinkReply, UplinkRequest};
-use proto::{ALPN_UPLINK, Code, Digest, Offset, Revision};
+use proto::{ALPN_UPLINK, Code, Digest, NodeId, Offset, Revision};
 use transport::quic::{QuicDialer, Settings};
 use transport::{Dialer, LinkErrorKind, Peer, Stream};
 
@@ -295,5 +297,80 @@ async fn what_was_acknowledged_before_a_shutdown_is_there_after_it() {
     assert!(counted >= acknowledged, "{counted} counted, {acknowledged} acknowledged");
     let node = deployment.node(cloud.uplink(), "fra", 1).await;
     assert_eq!(node.position().await, counted);
+    cloud.stop().await;
+}
+
+/// A PoP that had been acknowledged more than this cloud holds: seen, given up by hand, and then it goes on.
+#[tokio::test]
+async fn a_pop_that_is_ahead_goes_on_once_its_loss_is_accepted() {
+    let deployment = Deployment::new();
+    let cloud = deployment.start().await;
+    let node = deployment.node(cloud.uplink(), "fra", 1).await;
+    node.acknowledged(1, events(0..5)).await;
+    let report = NodeReport {
+        role: Role::Leader,
+        term: 3,
+        applied: 9,
+        last_log: 9,
+        outbox: 0,
+        revision: Revision(4),
+        retrieval: None,
+        ranker: None,
+        engine: "tract".into(),
+        in_flight: 0,
+        bundle_error: None,
+        client_address: "127.0.0.1:1".into(),
+        unfit: Revision(0),
+        answers: AnswerCounts::default(),
+    };
+    assert_eq!(node.call(UplinkRequest::Report(report)).await, UplinkReply::Noted);
+    let standing = Standing {
+        membership: Membership::Voter,
+        term: 3,
+        leads: true,
+        members: vec![NodeId(1)],
+        serves: Some(Digest::of(b"four")),
+        active: Revision(4),
+        active_manifest: Some(Digest::of(b"four")),
+        acknowledged: Offset(12),
+        last_offset: Offset(20),
+        diverged: Some("the cloud lost data".into()),
+    };
+    assert_eq!(node.call(UplinkRequest::Standing(standing.clone())).await, UplinkReply::Noted);
+    let many = Standing { members: (1..99).map(NodeId).collect(), ..standing };
+    assert_eq!(code(node.call(UplinkRequest::Standing(many)).await), Code::TooLarge);
+    let view: PopView = cloud.read("/v1/pops/fra").await;
+    let ahead = Ahead { upto: Offset(5), acknowledged: Offset(12), bundle: Some(Revision(4)) };
+    assert_eq!((view.ahead.as_ref(), view.nodes[0].membership), (Some(&ahead), Membership::Voter));
+    assert!(view.diverged.is_some());
+
+    let accept = async |pop: &str, ahead: &Ahead| {
+        let asked = AcceptLoss { ahead: ahead.clone(), reason: "a test".into() };
+        cloud.post(&format!("/v1/pops/{pop}/accept-loss"), serde_json::to_string(&asked).unwrap()).await
+    };
+    let less = Ahead { acknowledged: Offset(11), ..ahead.clone() };
+    assert_eq!(accept("fra", &less).await.status(), 409, "not what is lost");
+    assert_eq!(accept("nowhere", &ahead).await.status(), 404);
+    let accepted = accept("fra", &ahead).await;
+    assert_eq!(accepted.status(), 200);
+    let accepted: LossAccepted = accepted.json().await.unwrap();
+    assert_eq!((accepted.events, accepted.first, accepted.last), (7, Some(Offset(6)), Some(Offset(12))));
+    assert_eq!(accepted.published, None, "nothing was published here yet");
+    assert_eq!(node.acknowledged(13, events(12..15)).await, 15);
+    assert_eq!(cloud.counts().await.total, 8);
+    let view: PopView = cloud.read("/v1/pops/fra").await;
+    assert_eq!((view.upto, view.lost), (Offset(15), 7));
+    let lines: Vec<AuditView> = cloud.read("/v1/audit").await;
+    let line = lines.iter().find(|line| !line.detail.starts_with("refused")).unwrap();
+    assert!(
+        line.what == "cloud.accept_loss" && line.detail.contains("7 events are lost, offsets 6 to 12"),
+        "{line:?}"
+    );
+    // And the first bundle is numbered above what the PoP has.
+    assert_eq!(cloud.publish(&files(1)).await.revision, Revision(5));
+    let nobody = cloud.post("/v1/nodes/nowhere/1/revoke", "{}").await;
+    assert_eq!(nobody.status(), 404);
+    assert_eq!(cloud.post("/v1/nodes/fra/9/revoke", "{}").await.status(), 404);
+    assert_eq!(cloud.post("/v1/nodes/fra/9/revoke", r#"{"unheard": true}"#).await.status(), 200);
     cloud.stop().await;
 }

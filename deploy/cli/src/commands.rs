@@ -8,6 +8,7 @@ pub mod models;
 pub mod rollout;
 pub mod status;
 pub mod up;
+pub mod verdict;
 
 use std::io::Write as _;
 use std::path::Path;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use proto::bundle::ArtifactKind;
 use proto::control::{
-    ArtifactStored, BundleView, EndRollout, EnrolNode, EnrolmentToken, EventCounts, PopView, Problem,
-    PublishBundle, RevokeNode, RevokedNode, RolloutView,
+    AcceptLoss, ArtifactStored, BundleView, EndRollout, EnrolNode, EnrolmentToken, EventCounts, LossAccepted,
+    PopView, Problem, PublishBundle, RevokeNode, RevokedNode, RolloutView,
 };
 use proto::peer::MemberChange;
 use proto::{NodeId, PopId};
@@ -16,6 +16,8 @@ use serde::de::DeserializeOwned;
 
 /// How long a call may take; publishing validates models, which takes a while on a busy machine.
 const WITHIN: Duration = Duration::from_secs(60);
+/// How long a change of members may take: longer than a node gives it (120 s), so that it is the node that says why it failed.
+const MEMBER_WITHIN: Duration = Duration::from_secs(130);
 /// Where the control API is unless said otherwise.
 pub const DEFAULT_API: &str = "http://127.0.0.1:7710";
 
@@ -105,9 +107,14 @@ impl Control {
     }
 
     /// Revokes a node, for ever.
-    pub async fn revoke(&self, pop: &PopId, node: NodeId, reason: &str) -> anyhow::Result<RevokedNode> {
+    pub async fn revoke(&self, pop: &PopId, node: NodeId, asked: &RevokeNode) -> anyhow::Result<RevokedNode> {
         let url = format!("{}/v1/nodes/{pop}/{node}/revoke", self.base);
-        self.send(self.http.post(url).json(&RevokeNode { reason: reason.to_owned() })).await
+        self.send(self.http.post(url).json(asked)).await
+    }
+
+    /// Gives up what a cloud that was restored has lost of a PoP.
+    pub async fn accept_loss(&self, pop: &PopId, asked: &AcceptLoss) -> anyhow::Result<LossAccepted> {
+        self.send(self.http.post(format!("{}/v1/pops/{pop}/accept-loss", self.base)).json(asked)).await
     }
 
     /// Any other path, as JSON.
@@ -162,7 +169,7 @@ impl NodeAdmin {
     /// Changes the members.
     pub async fn member(&self, change: &MemberChange, token: &str) -> anyhow::Result<()> {
         let request = self.http.post(format!("{}/v1/members", self.base)).bearer_auth(token).json(change);
-        checked(request.send().await?).await.map(drop)
+        checked(request.timeout(MEMBER_WITHIN).send().await?).await.map(drop)
     }
 
     /// Hands leadership over, if this node leads.

@@ -3,20 +3,20 @@
 //! ```text
 //! DIR/pki/        the deployment's CA and what it issued
 //! DIR/app.key     the app's secret key (mode 0600)
+//! DIR/ports.json  where the processes listen: at a second start, there again
 //! DIR/cloud/      the cloud's folder: cloud.toml, database, artifacts, log
 //! DIR/node-1/ …   a node's folder: edge-node.toml, store, artifacts, log
 //! ```
 //! Used by `rockpool up`, the benchmarks and the process tests.
 
+mod ports;
 mod process;
 mod settings;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::ops::Range;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -27,6 +27,8 @@ use transport::pki::{Authority, Trust, Validity};
 use transport::quic::{QuicDialer, Settings};
 
 use crate::control::{Control, NodeAdmin};
+use ports::{CloudPorts, Ports, again_or_free};
+pub use ports::{NodePorts, free_port};
 pub use process::Launch;
 use process::Process;
 pub use settings::Overrides;
@@ -47,17 +49,6 @@ pub struct Options {
     pub nodes: u64,
     /// Settings that differ from the defaults, for every node.
     pub overrides: Overrides,
-}
-
-/// Where one node listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodePorts {
-    /// QUIC for apps.
-    pub clients: String,
-    /// QUIC for peers.
-    pub peers: String,
-    /// HTTP for admins.
-    pub admin: String,
 }
 
 /// On which addresses processes listen: on loopback, where none is named.
@@ -91,14 +82,6 @@ pub struct Deployment {
     trust: Trust,
 }
 
-#[derive(Debug, Clone)]
-struct CloudPorts {
-    uplink: String,
-    enrol: String,
-    api: String,
-    admin: String,
-}
-
 impl Deployment {
     /// Prepares the folder (keys, certificates, settings) and starts the cloud and all nodes.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
@@ -126,10 +109,15 @@ impl Deployment {
             Authority::open_or_create(&options.dir.join("pki"), Validity::starting_now(CA_LIFETIME))?;
         authority.issue_cloud(&["127.0.0.1".into()], Validity::starting_now(CA_LIFETIME))?;
         let app_key = secret(&options.dir.join("app.key"))?;
-        let port = || port_of(hosts.cloud);
-        // Its API has no TLS: it stays on loopback.
-        let (api, admin) = (free_port()?, free_port()?);
-        let cloud_ports = CloudPorts { uplink: port()?, enrol: port()?, api, admin };
+        let before = Ports::of(&options.dir)?;
+        let (old, host) = (before.cloud.as_ref(), hosts.cloud);
+        let cloud_ports = CloudPorts {
+            uplink: again_or_free(old.map(|ports| &ports.uplink), host)?,
+            enrol: again_or_free(old.map(|ports| &ports.enrol), host)?,
+            // Its API has no TLS: it stays on loopback.
+            api: again_or_free(old.map(|ports| &ports.api), None)?,
+            admin: again_or_free(old.map(|ports| &ports.admin), None)?,
+        };
         let mut deployment = Self {
             pop,
             cloud_ports,
@@ -157,11 +145,21 @@ impl Deployment {
         self.choose_ports(node)
     }
 
+    /// The ports that a node had before, where they are free, else others: what Raft says of it is then old, and the others find it
+    /// by their settings.
     fn choose_ports(&mut self, node: NodeId) -> anyhow::Result<()> {
-        let port = || port_of(self.hosts.nodes.get(&node).copied());
-        let ports = NodePorts { clients: port()?, peers: port()?, admin: port()? };
+        let before = Ports::of(self.dir())?;
+        let (old, host) = (before.nodes.get(&node), self.hosts.nodes.get(&node).copied());
+        let ports = NodePorts {
+            clients: again_or_free(old.map(|ports| &ports.clients), host)?,
+            peers: again_or_free(old.map(|ports| &ports.peers), host)?,
+            admin: again_or_free(old.map(|ports| &ports.admin), host)?,
+        };
         self.ports.insert(node, ports);
-        Ok(())
+        let mut nodes = before.nodes;
+        nodes.extend(self.ports.clone());
+        let now = Ports { cloud: Some(self.cloud_ports.clone()), nodes };
+        now.write(self.dir())
     }
 
     /// How long certificates hold.
@@ -455,37 +453,7 @@ fn secret(path: &Path) -> anyhow::Result<String> {
     Ok(service::secrets::read(path)?)
 }
 
-/// A port of loopback, or the same port of another host.
-fn port_of(host: Option<IpAddr>) -> anyhow::Result<String> {
-    let free: SocketAddr = free_port()?.parse()?;
-    Ok(SocketAddr::new(host.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), free.port()).to_string())
-}
-
 /// What apps may call a node of this machine.
 fn names() -> Vec<String> {
     vec!["127.0.0.1".to_owned(), "localhost".to_owned()]
-}
-
-/// Ports that listeners of local deployments get: below the range from which systems take the ports of outgoing
-/// connections (32768 up on Linux, 49152 up elsewhere), so that no dialer takes one between its choice and its use.
-const PORTS: Range<u16> = 20_000..32_000;
-
-/// Another free port of loopback, for UDP and TCP. Another program could take it before its process does: that process then
-/// says so and ends.
-///
-/// # Errors
-/// Where none of the range is free.
-pub fn free_port() -> anyhow::Result<String> {
-    static TAKEN: AtomicU32 = AtomicU32::new(0);
-    let len = u32::from(PORTS.end - PORTS.start);
-    // Deployments of other processes begin elsewhere.
-    let start = std::process::id().wrapping_mul(7_919);
-    for _ in 0..len {
-        let number = start.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % len;
-        let address = SocketAddr::from(([127, 0, 0, 1], PORTS.start + u16::try_from(number)?));
-        if UdpSocket::bind(address).is_ok() && TcpListener::bind(address).is_ok() {
-            return Ok(address.to_string());
-        }
-    }
-    anyhow::bail!("no port of 127.0.0.1 from {} to {} is free", PORTS.start, PORTS.end - 1)
 }

@@ -27,6 +27,9 @@ enum Command {
     /// See how far bundles have come; promote or stop the one on trial.
     #[command(subcommand)]
     Rollout(rollout::Rollout),
+    /// Go on after a cloud was restored from a backup.
+    #[command(subcommand)]
+    Cloud(admin::Recovery),
     /// Count the events that the cloud holds.
     Events(admin::Cloud),
     /// Enrol and revoke nodes; let them join and leave a PoP; hand leadership over.
@@ -78,6 +81,7 @@ fn in_runtime(command: Command) -> anyhow::Result<bool> {
             Command::Status(command) => status::run(command).await.map(|()| true),
             Command::Bundle(command) => admin::bundle(command).await.map(|()| true),
             Command::Rollout(command) => rollout::run(command).await.map(|()| true),
+            Command::Cloud(command) => admin::recovery(command).await.map(|()| true),
             Command::Events(cloud) => admin::events(cloud).await.map(|()| true),
             Command::Node(command) => admin::node(command).await.map(|()| true),
             Command::Pki(_)

@@ -17,10 +17,13 @@ use crate::shutdown::Shutdown;
 /// Says whether the process can serve, and if not, why.
 pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
+/// What a person should look at, though the process can serve; one line each.
+pub type Remarks = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+
 /// `/metrics`, `/healthz` (the process answers) and `/readyz` (it can serve; else 503, and the reason as a problem).
-pub fn router(registry: Registry, ready: Readiness) -> Router {
+pub fn router(registry: Registry, ready: Readiness, remarks: Remarks) -> Router {
     let metrics = Router::new().route("/metrics", get(metrics)).with_state(registry);
-    let readiness = Router::new().route("/readyz", get(readyz)).with_state(ready);
+    let readiness = Router::new().route("/readyz", get(readyz)).with_state((ready, remarks));
     Router::new().route("/healthz", get(|| async { "ok\n" })).merge(metrics).merge(readiness)
 }
 
@@ -42,9 +45,14 @@ pub async fn metrics(State(registry): State<Registry>) -> impl IntoResponse {
     }
 }
 
-async fn readyz(State(ready): State<Readiness>) -> Response {
+async fn readyz(State((ready, remarks)): State<(Readiness, Remarks)>) -> Response {
     match ready() {
-        Ok(()) => "ready\n".into_response(),
+        Ok(()) => said(&remarks()).into_response(),
         Err(reason) => Refusal::new(Code::NotReady, reason).into_response(),
     }
+}
+
+/// "ready", and what should be looked at all the same.
+pub fn said(remarks: &[String]) -> String {
+    remarks.iter().fold("ready\n".to_owned(), |text, remark| format!("{text}but: {remark}\n"))
 }

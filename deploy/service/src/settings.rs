@@ -2,11 +2,13 @@
 //!
 //! The result is parsed into the caller's own type, which must refuse unknown keys (`serde(deny_unknown_fields)`).
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use toml::{Table, Value};
+pub use toml::Table;
+use toml::Value;
 
 /// Largest settings file, in bytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -68,6 +70,16 @@ pub fn load<T: DeserializeOwned>(
     prefix: &str,
     variables: impl Iterator<Item = (String, String)>,
 ) -> Result<T, SettingsError> {
+    parsed(table(defaults, file, prefix, variables)?)
+}
+
+/// The same, before they are parsed.
+pub fn table(
+    defaults: &str,
+    file: Option<&Path>,
+    prefix: &str,
+    variables: impl Iterator<Item = (String, String)>,
+) -> Result<Table, SettingsError> {
     let mut settings = parse(defaults, "the built-in settings")?;
     if let Some(path) = file {
         merge(&mut settings, parse(&read(path)?, &path.display().to_string())?);
@@ -78,7 +90,34 @@ pub fn load<T: DeserializeOwned>(
             set(&mut settings, path, &value).ok_or_else(|| SettingsError::Variable(name.clone()))?;
         }
     }
+    Ok(settings)
+}
+
+/// Parses what [`table`] read.
+pub fn parsed<T: DeserializeOwned>(settings: Table) -> Result<T, SettingsError> {
     settings.try_into().map_err(|e| SettingsError::Value(Box::new(e)))
+}
+
+/// The settings in which two tables differ, such as `clients.listen`.
+pub fn differences(before: &Table, after: &Table) -> Vec<String> {
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let mut differing = Vec::new();
+    for name in names {
+        match (before.get(name), after.get(name)) {
+            (Some(Value::Table(before)), Some(Value::Table(after))) => {
+                differing
+                    .extend(differences(before, after).into_iter().map(|inner| format!("{name}.{inner}")));
+            }
+            (before, after) if before != after => differing.push(name.clone()),
+            _ => {}
+        }
+    }
+    differing
+}
+
+/// A path of the settings; empty: none.
+pub fn path_in(dir: &Path, path: &Path) -> PathBuf {
+    if path.as_os_str().is_empty() { PathBuf::new() } else { dir.join(path) }
 }
 
 fn read(path: &Path) -> Result<String, SettingsError> {
@@ -151,6 +190,15 @@ mod tests {
         assert_eq!((settings.name.as_str(), settings.limits.len_max), ("b", 4));
         let settings = with(Some("[limits]\nlen_max = 4\n"), &[("TEST__LIMITS__LEN_MAX", "5")]).unwrap();
         assert_eq!(settings.limits.len_max, 5);
+    }
+
+    #[test]
+    fn differences_are_named() {
+        let read = |text: &str| parse(text, "a test").unwrap();
+        let before = read("a = 1\n[b]\nc = 1\nd = [1]\n[e]\nf = 1\n");
+        let after = read("a = 1\n[b]\nc = 2\nd = [1, 2]\n[g]\nh = 1\n");
+        assert_eq!(differences(&before, &before), Vec::<String>::new());
+        assert_eq!(differences(&before, &after), ["b.c", "b.d", "e", "g"]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
-//! Shutdown as a value that is passed in: whoever runs for long holds a token and ends when it is cancelled.
+//! Shutdown as a value that is passed in: whoever runs for long holds a token and ends when it is cancelled. And the signal that asks
+//! for settings to be read again.
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Resolves nothing by itself; see [`on_signals`].
@@ -20,4 +22,20 @@ pub fn on_signals() -> std::io::Result<Shutdown> {
         token.cancel();
     });
     Ok(shutdown)
+}
+
+/// Changes with every SIGHUP, which no longer ends the process from now on. Must be called inside a tokio runtime.
+pub fn hangups() -> std::io::Result<watch::Receiver<u64>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hangup = signal(SignalKind::hangup())?;
+    let (told, hears) = watch::channel(0);
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            told.send_modify(|count| *count += 1);
+            if told.is_closed() {
+                return;
+            }
+        }
+    });
+    Ok(hears)
 }

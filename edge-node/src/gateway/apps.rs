@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use proto::{Code, Digest, ErrorReply};
 use serde::Deserialize;
 
@@ -58,12 +59,18 @@ pub struct App {
     pub name: String,
     key: Digest,
     scopes: Vec<Scope>,
+    requests_per_s: u32,
     quota: Option<Quota>,
 }
 
-/// All that are known, and what is said to all.
+/// All that are known, and what is said to all: replaced while the node runs.
 #[derive(Debug)]
 pub struct Apps {
+    present: ArcSwap<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
     apps: Vec<Arc<App>>,
     addresses: Option<Quota>,
 }
@@ -80,32 +87,36 @@ pub struct Caller {
 impl Apps {
     /// Checks the settings.
     pub fn new(apps: &[AppConfig], address_requests_per_s: u32) -> anyhow::Result<Self> {
-        let app = |config: &AppConfig| {
-            let key = Digest::from_hex(&config.key_sha256).ok_or_else(|| {
-                let (name, hex) = (&config.name, &config.key_sha256);
-                anyhow::anyhow!("clients.apps: key_sha256 of {name:?} is {hex:?}, not 64 hex digits; see `rockpool app-key`")
-            })?;
-            let (name, scopes) = (config.name.clone(), config.scopes.clone());
-            Ok(Arc::new(App { name, key, scopes, quota: Quota::of_one(config.requests_per_s) }))
-        };
-        let apps = apps.iter().map(app).collect::<anyhow::Result<_>>()?;
-        Ok(Self { apps, addresses: Quota::of_many(address_requests_per_s) })
+        let nobody = Known { apps: Vec::new(), addresses: None };
+        let known = Known::of(apps, address_requests_per_s, nobody.into())?;
+        Ok(Self { present: ArcSwap::from_pointee(known) })
+    }
+
+    /// Takes other settings, for those who are connected, too. Who is as before has asked as often as before.
+    ///
+    /// # Errors
+    /// Where they are wrong: then nothing is changed.
+    pub fn replace(&self, apps: &[AppConfig], address_requests_per_s: u32) -> anyhow::Result<()> {
+        let known = Known::of(apps, address_requests_per_s, self.present.load_full())?;
+        self.present.store(Arc::new(known));
+        Ok(())
     }
 
     /// The app with this key.
     pub fn find(&self, key: &str) -> Option<Arc<App>> {
-        let presented = Digest::of(key.as_bytes());
-        // Every known hash is compared, so that the time says nothing about which one matched.
-        let matches = |app: &&Arc<App>| service::secrets::equal(&app.key.0, &presented.0);
-        self.apps.iter().filter(matches).fold(None, |_, app| Some(Arc::clone(app)))
+        self.present.load().find(Digest::of(key.as_bytes()))
     }
 
     /// Lets somebody do something, once.
     ///
     /// # Errors
-    /// `forbidden` for what is not the app's to do; `rate_limited` with when to come back.
+    /// `unauthenticated` where the key counts no more; `forbidden` for what is not the app's to do; `rate_limited` with when to
+    /// come back.
     pub fn permit(&self, caller: &Caller, scope: Scope) -> Result<(), ErrorReply> {
-        let app = &caller.app;
+        let Some(app) = self.present.load().find(caller.app.key) else {
+            let message = format!("the key of {:?} counts no more (clients.apps)", caller.app.name);
+            return Err(ErrorReply::new(Code::Unauthenticated, message));
+        };
         if !app.scopes.contains(&scope) {
             let message =
                 format!("the key of {:?} is not for {} (clients.apps, scopes)", app.name, scope.as_str());
@@ -124,9 +135,40 @@ impl Apps {
     /// # Errors
     /// `rate_limited` with when to come back.
     pub fn permit_address(&self, address: Option<IpAddr>) -> Result<(), ErrorReply> {
-        let (Some(quota), Some(address)) = (&self.addresses, address) else { return Ok(()) };
+        let present = self.present.load();
+        let (Some(quota), Some(address)) = (&present.addresses, address) else { return Ok(()) };
         let why = "this address asks too often (clients.address_requests_per_s)";
         quota.take(network(address)).map_err(|wait| limited(why.to_owned(), wait))
+    }
+}
+
+impl Known {
+    fn of(apps: &[AppConfig], address_requests_per_s: u32, before: Arc<Known>) -> anyhow::Result<Self> {
+        let app = |config: &AppConfig| {
+            let key = Digest::from_hex(&config.key_sha256).ok_or_else(|| {
+                let (name, hex) = (&config.name, &config.key_sha256);
+                anyhow::anyhow!("clients.apps: key_sha256 of {name:?} is {hex:?}, not 64 hex digits; see `rockpool app-key`")
+            })?;
+            let AppConfig { name, scopes, requests_per_s, .. } = config.clone();
+            let quota = Quota::of_one(requests_per_s);
+            let app = App { name, key, scopes, requests_per_s, quota };
+            Ok(before.find(key).filter(|known| known.is_as(&app)).unwrap_or_else(|| Arc::new(app)))
+        };
+        let apps = apps.iter().map(app).collect::<anyhow::Result<_>>()?;
+        Ok(Self { apps, addresses: Quota::of_many(address_requests_per_s) })
+    }
+
+    fn find(&self, presented: Digest) -> Option<Arc<App>> {
+        // Every known hash is compared, so that the time says nothing about which one matched.
+        let matches = |app: &&Arc<App>| service::secrets::equal(&app.key.0, &presented.0);
+        self.apps.iter().filter(matches).fold(None, |_, app| Some(Arc::clone(app)))
+    }
+}
+
+impl App {
+    fn is_as(&self, other: &App) -> bool {
+        let facts = |app: &App| (app.name.clone(), app.key, app.scopes.clone(), app.requests_per_s);
+        facts(self) == facts(other)
     }
 }
 
@@ -191,6 +233,30 @@ mod tests {
         let apps = apps(&[Scope::Recommend], 1, 0);
         assert!(apps.permit(&caller(&apps, "192.0.2.1"), Scope::Recommend).is_ok());
         assert!(apps.permit(&caller(&apps, "192.0.2.2"), Scope::Recommend).is_err());
+    }
+
+    #[test]
+    fn keys_change_for_those_who_are_connected_too() {
+        let apps = apps(&[Scope::Recommend], 1, 0);
+        let connected = caller(&apps, "192.0.2.1");
+        apps.permit(&connected, Scope::Recommend).unwrap();
+        let config = |key: &[u8], scopes: Vec<Scope>| AppConfig {
+            name: "shop".into(),
+            key_sha256: Digest::of(key).to_string(),
+            scopes,
+            requests_per_s: 1,
+        };
+        apps.replace(&[config(b"key", vec![Scope::Recommend])], 0).unwrap();
+        let again = apps.permit(&connected, Scope::Recommend).unwrap_err();
+        assert_eq!(again.code, Code::RateLimited, "what is as before has asked as often as before");
+        apps.replace(&[config(b"key", vec![Scope::Track])], 0).unwrap();
+        assert_eq!(apps.permit(&connected, Scope::Recommend).unwrap_err().code, Code::Forbidden);
+        apps.replace(&[config(b"other", vec![Scope::Recommend])], 0).unwrap();
+        assert_eq!(apps.permit(&connected, Scope::Recommend).unwrap_err().code, Code::Unauthenticated);
+        assert!(apps.find("key").is_none() && apps.find("other").is_some());
+        let wrong = AppConfig { key_sha256: "x".into(), ..config(b"", vec![]) };
+        assert!(apps.replace(&[wrong], 0).is_err());
+        assert!(apps.find("other").is_some(), "what is wrong changes nothing");
     }
 
     #[test]

@@ -73,6 +73,8 @@ pub struct Folder {
     pub snapshots: PathBuf,
     /// Which folders the other nodes have.
     pub pins: PathBuf,
+    /// What the other nodes promised.
+    pub promises: PathBuf,
     /// Names this very folder. A node that lost its data has another, and so cannot pass for the one that promised.
     pub incarnation: Incarnation,
 }
@@ -92,12 +94,13 @@ impl Incarnation {
 impl Folder {
     /// Opens a node's folder, or makes it; refuses one of another node.
     pub fn open(dir: &Path, pop: &PopId, node: NodeId) -> Result<Self, StoreError> {
-        let [log, state, snapshots, pins] = ["log", "state", "snapshots", "pins"].map(|name| dir.join(name));
+        let [log, state, snapshots, pins, promises] =
+            ["log", "state", "snapshots", "pins", "promises"].map(|name| dir.join(name));
         for dir in [dir, &log, &state, &snapshots] {
             create_dir(dir)?;
         }
         let incarnation = identity(&dir.join("identity"), pop, node)?;
-        Ok(Self { log, state, snapshots, pins, incarnation })
+        Ok(Self { log, state, snapshots, pins, promises, incarnation })
     }
 }
 

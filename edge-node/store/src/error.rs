@@ -79,6 +79,28 @@ pub enum StoreError {
     /// The request contradicts the present members or state.
     #[error("{0}")]
     Conflict(String),
+    /// A node or a majority that is needed does not answer. Nothing was changed, or what was can be gone on with.
+    #[error("{0}")]
+    Away(String),
+    /// What was named is not there.
+    #[error("{0}")]
+    NotFound(String),
+    /// This node is no member of its PoP: it has left, or has not joined yet.
+    #[error("this node is no member of its PoP: ask another one")]
+    NoMember,
+    /// This folder is a copy from an earlier time: the node has acknowledged more than is in it, and could break what it promised.
+    #[error(
+        "{path} is an older copy: this node promised more ({promised}) than it holds ({held}). Nothing was changed; let the node \
+         leave, and join with an empty folder under a new id"
+    )]
+    OlderCopy {
+        /// The folder.
+        path: PathBuf,
+        /// What another node knows of it.
+        promised: String,
+        /// What the folder has.
+        held: String,
+    },
     /// Another node answered with an error.
     #[error("the leader answered: {0}")]
     Remote(ErrorReply),
@@ -94,7 +116,12 @@ impl StoreError {
             StoreError::Config(_) | StoreError::Invalid(_) => Code::Invalid,
             StoreError::TooLarge { .. } => Code::TooLarge,
             StoreError::Identity { .. } | StoreError::Conflict(_) => Code::Conflict,
-            StoreError::LogDamaged(_) | StoreError::Corrupt { .. } => Code::Corrupt,
+            StoreError::LogDamaged(_) | StoreError::Corrupt { .. } | StoreError::OlderCopy { .. } => {
+                Code::Corrupt
+            }
+            StoreError::NotFound(_) => Code::NotFound,
+            StoreError::NoMember => Code::NotReady,
+            StoreError::Away(_) => Code::Unavailable,
             StoreError::Overloaded { .. } => Code::Overloaded,
             StoreError::NoLeader | StoreError::NotLeader(_) | StoreError::Unknown(_) => Code::Unavailable,
             StoreError::Remote(reply) => reply.code,

@@ -18,6 +18,9 @@ const HEARTBEATS: u32 = 3;
 /// How long an answer is waited for.
 const WITHIN: Duration = Duration::from_secs(2);
 
+/// A node that no leader has answered for so long asks whether it is still a member.
+const UNHEARD_FOR: Duration = Duration::from_secs(5);
+
 /// Since when the state is known to be whole.
 #[derive(Debug, Default)]
 pub struct Freshness {
@@ -47,6 +50,13 @@ pub async fn follow(inner: Weak<Inner>, heartbeat: Duration, stop: CancellationT
         tokio::select! {
             () = stop.cancelled() => return,
             () = ask(&inner) => {}
+        }
+        // A node that was removed hears nothing more, that neither.
+        if inner.freshness.age().is_none_or(|age| age > UNHEARD_FOR) {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = inner.ask_whether_removed() => {}
+            }
         }
         drop(inner);
         sleep(heartbeat * HEARTBEATS).await;

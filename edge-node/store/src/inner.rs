@@ -1,5 +1,7 @@
 //! The store's parts, put together.
 
+mod place;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -23,10 +25,12 @@ use crate::leadership;
 use crate::log::LogStore;
 use crate::membership::Members;
 use crate::metrics::Metrics;
-use crate::network::{Ballot, Inbox, Lane, Network, Part, Peers, Pins, SnapshotAnswer, Taken};
+use crate::network::{
+    Ballot, Inbox, Lane, Network, Outside, Part, Peers, Pins, Promises, SnapshotAnswer, Taken,
+};
 use crate::state::{Machine, StateConfig};
 use crate::types::{Raft, Snapshot};
-use crate::{Leadership, Status, planted, runtime};
+use crate::{Leadership, Status, planted, runtime, start};
 
 /// How long a leader tries to write what another node sent.
 const FORWARD_WITHIN: Duration = Duration::from_secs(10);
@@ -51,8 +55,18 @@ pub struct Inner {
     log: LogStore,
     peers: Arc<Peers>,
     pins: Arc<Pins>,
+    promises: Arc<Promises>,
+    outside: Outside,
     inbox: Inbox,
     retry_pause: Duration,
+}
+
+/// What lies in a node's folder.
+struct Opened {
+    log: LogStore,
+    machine: Machine,
+    pins: Pins,
+    promises: Promises,
 }
 
 impl Inner {
@@ -66,15 +80,22 @@ impl Inner {
         let metrics = Metrics::new(registry)?;
         let stop = CancellationToken::new();
         let opened = open_storage(config.clone(), metrics.clone());
-        let (log, machine, pins) = opened.await?;
-        let pins = Arc::new(pins);
+        let Opened { log, machine, pins, promises } = opened.await?;
+        let (pins, promises, outside) = (Arc::new(pins), Arc::new(promises), Outside::default());
         let peers = Arc::new(Peers::new(config.pop.clone(), config.node, dialer));
-        let append_timeout = Duration::from_millis(config.election_min_ms);
-        let network = Network { peers: Arc::clone(&peers), pins: Arc::clone(&pins), append_timeout };
+        let members = machine.members()?;
+        start::check(&config, &members, &peers, start::Held::of(&log)).await?;
+        let network = Network {
+            peers: Arc::clone(&peers),
+            pins: Arc::clone(&pins),
+            promises: Arc::clone(&promises),
+            outside: outside.clone(),
+            append_timeout: Duration::from_millis(config.election_min_ms),
+        };
         let raft_config = Arc::new(raft_config(&config)?);
         let raft = Raft::new(config.node.0, raft_config, network, log.clone(), machine.clone()).await;
         let raft = raft.map_err(|fatal| StoreError::Closed(fatal.to_string()))?;
-        let leadership = leadership::follow(raft.clone(), metrics.clone(), stop.clone());
+        let leadership = leadership::follow(raft.clone(), Arc::clone(&peers), metrics.clone(), stop.clone());
         let retry_pause = config.retry_pause();
         let router =
             Router::new(raft.clone(), Arc::clone(&peers), leadership.clone(), retry_pause, metrics.clone());
@@ -85,9 +106,10 @@ impl Inner {
             hot: Arc::clone(machine.hot()),
             leadership: leadership.clone(),
             changing: Default::default(),
+            joining: Default::default(),
         };
         let inbox = Inbox::new(Arc::clone(machine.snapshots()), config.snapshot_bytes_max);
-        runtime::spawn(housekeeping(machine.clone(), log.clone(), stop.clone()));
+        runtime::spawn(housekeeping(machine.clone(), log.clone(), Arc::clone(&promises), stop.clone()));
         runtime::spawn(end_with_log(raft.clone(), log.clone(), stop.clone()));
         let freshness = Freshness::default();
         Ok(Self {
@@ -102,6 +124,8 @@ impl Inner {
             log,
             peers,
             pins,
+            promises,
+            outside,
             inbox,
             retry_pause,
         })
@@ -110,6 +134,9 @@ impl Inner {
     /// Answers a peer.
     pub async fn handle(&self, from: NodeId, request: PeerRequest) -> PeerReply {
         self.peers.heard(from);
+        if !self.may_ask(from, &request) {
+            return PeerReply::NoMember;
+        }
         let reply = match request {
             PeerRequest::Raft { call, body } => {
                 self.handle_raft(from, call, &body).await.map(PeerReply::Raft)
@@ -124,6 +151,13 @@ impl Inner {
                 let late = || StoreError::Unknown("the index was not applied here in time");
                 self.wait_applied(index, within).await.then_some(PeerReply::Done).ok_or_else(late)
             }
+            PeerRequest::Standing => {
+                return PeerReply::Standing {
+                    last_log: self.log.last_index(),
+                    removed: self.was_removed(from),
+                };
+            }
+            PeerRequest::Promised => return PeerReply::Promised(self.promises.of(from)),
             PeerRequest::Artifact { .. } => {
                 return PeerReply::Error(ErrorReply::new(Code::Invalid, "artifacts are not the store's"));
             }
@@ -252,7 +286,14 @@ impl Inner {
         let address = leadership::address(&self.raft, leader)?;
         let left = deadline.saturating_duration_since(Instant::now());
         match self.peers.call(leader, &address, Lane::Raft, &PeerRequest::ReadIndex, left).await {
-            Ok(PeerReply::ReadIndex(index)) => Some(index),
+            Ok(PeerReply::ReadIndex(index)) => {
+                self.outside.forget();
+                Some(index)
+            }
+            Ok(PeerReply::NoMember) => {
+                self.outside.learn();
+                None
+            }
             _ => None,
         }
     }
@@ -317,17 +358,16 @@ impl Inner {
         if let Err(error) = self.log.stop().await {
             tracing::error!(%error, "the log did not end well");
         }
+        note(Arc::clone(&self.promises)).await;
     }
 }
 
 /// Reads log and state on threads of their own: both may take a while.
-async fn open_storage(
-    config: StoreConfig,
-    metrics: Metrics,
-) -> Result<(LogStore, Machine, Pins), StoreError> {
+async fn open_storage(config: StoreConfig, metrics: Metrics) -> Result<Opened, StoreError> {
     let open = move || {
         let folder = Folder::open(&config.dir, &config.pop, config.node)?;
         let pins = Pins::open(&folder.pins, folder.incarnation)?;
+        let promises = Promises::open(&folder.promises)?;
         let durable = Arc::new(AtomicU64::new(0));
         let log = LogStore::open(
             &folder,
@@ -338,7 +378,7 @@ async fn open_storage(
         )?;
         let (cache_bytes, proven, boot) = (config.cache_bytes, log.last_index(), config.boot_id);
         let machine = Machine::open(StateConfig { folder, cache_bytes, proven, boot, durable }, metrics)?;
-        Ok((log, machine, pins))
+        Ok(Opened { log, machine, pins, promises })
     };
     runtime::blocking(open).await?
 }
@@ -367,8 +407,8 @@ fn raft_config(config: &StoreConfig) -> Result<Config, StoreError> {
     raft.validate().map_err(|_| StoreError::Config("Raft's intervals do not fit each other"))
 }
 
-/// Lets memory go to sled and the committed index to the log, even when nothing more comes.
-async fn housekeeping(machine: Machine, log: LogStore, stop: CancellationToken) {
+/// Lets memory go to sled, the committed index to the log and what others promised to its file, even when nothing more comes.
+async fn housekeeping(machine: Machine, log: LogStore, promises: Arc<Promises>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(FLUSH_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -381,8 +421,18 @@ async fn housekeeping(machine: Machine, log: LogStore, stop: CancellationToken) 
                 if log.note_committed().await.is_err() {
                     return;
                 }
+                let members = machine.hot().members();
+                promises.keep_only(|node| !members.removed.contains(&node));
+                note(Arc::clone(&promises)).await;
             }
         }
+    }
+}
+
+async fn note(promises: Arc<Promises>) {
+    match runtime::blocking(move || promises.write()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) | Err(error) => tracing::debug!(%error, "what other nodes promised is not written"),
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
+use crate::network::Peers;
 use crate::types::Raft;
 use crate::{Leadership, Member, runtime};
 
@@ -47,6 +48,12 @@ pub fn members(raft: &Raft) -> Vec<Member> {
     membership.nodes().map(member).collect()
 }
 
+/// Whether a node is a member, as of the last membership entry held.
+pub fn is_member(raft: &Raft, node: NodeId) -> bool {
+    let metrics = raft.server_metrics();
+    metrics.borrow_watched().membership_config.membership().get_node(&node.0).is_some()
+}
+
 /// Where a member is reached.
 pub fn address(raft: &Raft, node: NodeId) -> Option<Arc<str>> {
     let metrics = raft.server_metrics();
@@ -75,12 +82,23 @@ pub async fn while_it_leads<T>(
     }
 }
 
-/// Tells of changes until cancelled.
-pub fn follow(raft: Raft, metrics: Metrics, stop: CancellationToken) -> watch::Receiver<Leadership> {
+/// Tells of changes until cancelled, and `peers` of where members are reached.
+pub fn follow(
+    raft: Raft,
+    peers: Arc<Peers>,
+    metrics: Metrics,
+    stop: CancellationToken,
+) -> watch::Receiver<Leadership> {
     let (told, hears) = watch::channel(now(&raft));
     runtime::spawn(async move {
         let mut changes = raft.server_metrics();
+        let mut known = Vec::new();
         loop {
+            let present = members(&raft);
+            if present != known {
+                peers.members_at(present.iter().map(|member| (member.node, member.address.as_str().into())));
+                known = present;
+            }
             let leadership = now(&raft);
             let before = *told.borrow();
             if before.leader != leadership.leader && leadership.leader.is_some() {

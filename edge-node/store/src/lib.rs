@@ -29,6 +29,7 @@ mod runtime;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod snapshot;
+mod start;
 mod state;
 mod types;
 mod weight;
@@ -97,6 +98,9 @@ pub struct Member {
     /// Whether it votes; a learner does not yet.
     pub voter: bool,
 }
+
+/// A node's place in its PoP.
+pub use proto::control::Membership;
 
 /// How the store is, for people and reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -213,7 +217,13 @@ impl Store {
     /// cannot say, because no leader has answered since it started. Some 0.3 s where all is well; grows while this node is
     /// cut off.
     pub fn age(&self) -> Option<Duration> {
-        self.inner.freshness.age()
+        // Whoever was removed hears of nothing any more.
+        if self.inner.membership_is_over() { None } else { self.inner.freshness.age() }
+    }
+
+    /// This node's place in its PoP, as far as it knows.
+    pub fn membership(&self) -> Membership {
+        self.inner.membership()
     }
 
     /// The log index that a linearizable read must have seen applied ([`Store::wait_applied`]), by asking the leader.
@@ -272,11 +282,12 @@ impl Store {
         self.inner.handle(from, request).await
     }
 
-    /// Lets a node join or leave, wherever the leader is. A joining node catches up before it votes. Repeating a change
-    /// that was made is no error.
+    /// Lets a node join, leave or move, wherever the leader is. A joining node must answer under its address and be empty, and
+    /// catches up before it votes. Repeating a change that was made is no error.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] where the change contradicts the members, or another one is running.
+    /// [`StoreError::Conflict`] where the change contradicts the members, or another one is running; [`StoreError::NotFound`] where
+    /// a node that is to leave or move is no member; [`StoreError::Away`] where a node or a majority does not answer.
     pub async fn member(&self, change: MemberChange) -> Result<(), StoreError> {
         self.inner.members.change(change).await
     }

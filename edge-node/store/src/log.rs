@@ -94,6 +94,11 @@ impl LogStore {
         self.tail().last().map_or(0, |last| last.index)
     }
 
+    /// The last vote.
+    pub fn vote(&self) -> Option<Vote> {
+        self.tail().vote()
+    }
+
     /// Lets the committed index be noted where no entries come that it could go with.
     pub async fn note_committed(&self) -> io::Result<()> {
         self.writer.lock().await.as_mut().ok_or_else(stopped)?.flush_committed();

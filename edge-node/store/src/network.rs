@@ -7,10 +7,12 @@
 mod append;
 mod peers;
 mod pins;
+mod promises;
 mod snapshot;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::Stream;
@@ -29,11 +31,14 @@ use proto::{Code, NodeId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::error::StoreError;
 use crate::snapshot::SnapshotFile;
 use crate::types::{Snapshot, Types, Vote};
 
 pub use peers::{CallError, Lane, Peers};
 pub use pins::Pins;
+use promises::Append;
+pub use promises::{Promises, kept};
 pub use snapshot::{Answer as SnapshotAnswer, Inbox, Part, Taken};
 
 /// The body of a [`RaftCall::Vote`].
@@ -45,6 +50,32 @@ pub struct Ballot {
     pub request: VoteRequest<Types>,
 }
 
+/// Whether this node was told that it is no member of its PoP: by a leader that it asked, or by one that knows it was removed. Clones
+/// are the same.
+#[derive(Debug, Clone, Default)]
+pub struct Outside(Arc<AtomicBool>);
+
+impl Outside {
+    /// It was told so.
+    pub fn learn(&self) {
+        if !self.0.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "this node is no member of its PoP any more: end it; it comes back with an empty folder and a new id"
+            );
+        }
+    }
+
+    /// A leader answers it as a member.
+    pub fn forget(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether it was.
+    pub fn is_known(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Makes the clients that Raft sends through.
 #[derive(Debug, Clone)]
 pub struct Network {
@@ -52,6 +83,10 @@ pub struct Network {
     pub peers: Arc<Peers>,
     /// Which folders the peers have.
     pub pins: Arc<Pins>,
+    /// What the peers promised.
+    pub promises: Arc<Promises>,
+    /// Whether another node said that this one is no member any more.
+    pub outside: Outside,
     /// How long an append may take: the follower's disk, not only the way there.
     pub append_timeout: Duration,
 }
@@ -89,6 +124,10 @@ impl Client {
                 let body = body.map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))?;
                 codec::decode_any(body).map_err(|error| RPCError::Network(NetworkError::new(&error)))
             }
+            PeerReply::NoMember => {
+                self.network.outside.learn();
+                Err(RPCError::Unreachable(Unreachable::new(&StoreError::NoMember)))
+            }
             // The node there is starting, stopping, or refuses us: it is away as far as Raft is concerned.
             PeerReply::Error(error) => Err(RPCError::Unreachable(Unreachable::new(&error))),
             _ => Err(RPCError::Network(NetworkError::from_string("a reply of another kind"))),
@@ -104,7 +143,13 @@ impl Client {
             true => timeout,
             false => timeout.max(self.network.append_timeout),
         };
-        self.call(Lane::Raft, RaftCall::Append, &request, timeout).await
+        let asked = Append::of(&request);
+        let response = self.call(Lane::Raft, RaftCall::Append, &request, timeout).await?;
+        self.network.promises.answered(self.target, &asked, &response).map_err(|error| {
+            tracing::error!(%error, "a follower broke its promise, and is not heard");
+            RPCError::Unreachable(Unreachable::new(&error))
+        })?;
+        Ok(response)
     }
 
     fn rpc_error(&self, call: RaftCall, error: CallError, timeout: Duration) -> RPCError<Types> {

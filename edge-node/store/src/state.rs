@@ -143,6 +143,11 @@ impl Machine {
         &self.hot
     }
 
+    /// The members, as of the last membership entry applied.
+    pub fn members(&self) -> Result<StoredMembership, StoreError> {
+        membership_of(&self.hot.heads())
+    }
+
     /// Who waits for an index.
     pub fn waiters(&self) -> &Arc<Waiters> {
         &self.waiters

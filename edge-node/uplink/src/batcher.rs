@@ -35,7 +35,8 @@ pub enum Step {
 pub enum Divergence {
     /// The cloud lost events that it had acknowledged; the PoP has forgotten them.
     #[error(
-        "the cloud holds events up to {cloud}, but had acknowledged {acknowledged}: it lost data; restore its storage"
+        "the cloud holds events up to {cloud}, but had acknowledged {acknowledged}: it lost data; restore a newer backup, or \
+         give up what is between (`rockpool cloud accept-loss`)"
     )]
     CloudLost {
         /// What the cloud says it holds.

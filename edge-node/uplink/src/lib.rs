@@ -12,6 +12,6 @@ mod metrics;
 mod tail;
 
 pub use config::UplinkConfig;
-pub use link::{CloudLink, PullError, Report};
+pub use link::{CloudLink, PullError, Report, Reports};
 pub use metrics::Metrics;
 pub use tail::{Commits, tail};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::bundle::{ArtifactRef, SignedManifest};
-use proto::control::NodeReport;
+use proto::control::{NodeReport, Standing};
 use proto::limits::ARTIFACT_BYTES_MAX;
 use proto::uplink::{UplinkReply, UplinkRequest};
 use proto::{Code, Digest, ErrorReply, Revision};
@@ -66,6 +66,15 @@ const DIAL_WITHIN: Duration = Duration::from_secs(1);
 /// Says how the node is, whenever it is asked.
 pub type Report = Arc<dyn Fn() -> NodeReport + Send + Sync>;
 
+/// What the cloud is told again and again.
+#[derive(Clone)]
+pub struct Reports {
+    /// How the node is.
+    pub report: Report,
+    /// Where it stands in its PoP; `diverged` is the uplink's own to say.
+    pub standing: Arc<dyn Fn() -> Standing + Send + Sync>,
+}
+
 /// The connection to the cloud. Cheap to clone.
 #[derive(Clone)]
 pub struct CloudLink {
@@ -78,13 +87,16 @@ struct Shared {
     dialer: Arc<dyn Dialer>,
     current: watch::Sender<Option<Arc<dyn Link>>>,
     newest: watch::Sender<Revision>,
+    /// Why the tail stands still, if it does.
+    diverged: watch::Sender<Option<String>>,
 }
 
 impl CloudLink {
     /// A link that connects once [`CloudLink::run`] runs.
     pub fn new(config: UplinkConfig, dialer: Arc<dyn Dialer>, metrics: Metrics) -> Self {
         let (current, newest) = (watch::Sender::new(None), watch::Sender::new(Revision(0)));
-        Self { shared: Arc::new(Shared { config, metrics, dialer, current, newest }) }
+        let diverged = watch::Sender::new(None);
+        Self { shared: Arc::new(Shared { config, metrics, dialer, current, newest, diverged }) }
     }
 
     /// The newest revision the cloud has told of; 0 until it told.
@@ -97,13 +109,24 @@ impl CloudLink {
         self.shared.current.borrow().as_ref().is_some_and(|link| !link.is_closed())
     }
 
+    /// Why this node, as its PoP's leader, sends no events, if cloud and PoP contradict each other.
+    pub fn diverged(&self) -> Option<String> {
+        self.shared.diverged.borrow().clone()
+    }
+
+    /// Notes why the tail stands still, or that it does not. True where that is news.
+    pub(crate) fn set_diverged(&self, why: Option<String>) -> bool {
+        self.shared.metrics.diverged.set(i64::from(why.is_some()));
+        self.shared.diverged.send_if_modified(|known| std::mem::replace(known, why.clone()) != why)
+    }
+
     /// Keeps the connection up until shutdown: dials, subscribes, reports, redials with growing, jittered pauses.
-    pub async fn run(&self, report: Report, shutdown: CancellationToken) {
+    pub async fn run(&self, reports: Reports, shutdown: CancellationToken) {
         let mut failures: u32 = 0;
         while !shutdown.is_cancelled() {
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                held = self.hold_one(&report) => match held {
+                held = self.hold_one(&reports) => match held {
                     // A cloud that takes connections and drops them is no better than one that takes none.
                     Ok(lived) => failures = if lived < self.timeout() { failures.saturating_add(1) } else { 0 },
                     Err(error) => {
@@ -128,7 +151,7 @@ impl CloudLink {
     }
 
     /// Dials, and holds the connection for as long as it lives: so long. An error: it never came up.
-    async fn hold_one(&self, report: &Report) -> Result<Duration, LinkError> {
+    async fn hold_one(&self, reports: &Reports) -> Result<Duration, LinkError> {
         let config = &self.shared.config;
         let link =
             self.shared.dialer.dial(&config.cloud, &Peer::Cloud, self.timeout().min(DIAL_WITHIN)).await?;
@@ -138,7 +161,7 @@ impl CloudLink {
         self.shared.current.send_replace(Some(link.clone()));
         let error = tokio::select! {
             error = self.subscribe(&*link) => error,
-            error = self.keep_reporting(&*link, report) => error,
+            error = self.keep_reporting(&*link, reports) => error,
             error = link.closed() => error,
         };
         self.shared.current.send_replace(None);
@@ -164,14 +187,25 @@ impl CloudLink {
         }
     }
 
-    async fn keep_reporting(&self, link: &dyn Link, report: &Report) -> LinkError {
+    async fn keep_reporting(&self, link: &dyn Link, reports: &Reports) -> LinkError {
         let mut ticks = tokio::time::interval(Duration::from_millis(self.shared.config.report_every_ms));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // A cloud of an older version does not know the second question; it is not asked again on this link.
+        let mut understood = true;
         loop {
             ticks.tick().await;
-            let request = UplinkRequest::Report(report());
-            if let Err(error) = transport::call::<_, UplinkReply>(link, &request, self.timeout()).await {
+            let report = UplinkRequest::Report((reports.report)());
+            if let Err(error) = transport::call::<_, UplinkReply>(link, &report, self.timeout()).await {
                 return error;
+            }
+            if !understood {
+                continue;
+            }
+            let standing = Standing { diverged: self.diverged(), ..(reports.standing)() };
+            match transport::call(link, &UplinkRequest::Standing(standing), self.timeout()).await {
+                Ok(UplinkReply::Error(error)) => understood = error.code != Code::Malformed,
+                Ok(_) => {}
+                Err(error) => return error,
             }
         }
     }

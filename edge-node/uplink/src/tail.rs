@@ -52,6 +52,8 @@ pub async fn tail(
             lost = leader.wait_for(|leads| !leads) => if lost.is_err() { return },
             () = lead(&*commits, &link) => {}
         }
+        // Another node leads, and says for itself how it stands.
+        link.set_diverged(None);
     }
 }
 
@@ -87,7 +89,9 @@ impl Tail {
             Step::AskPosition => {
                 let upto = position(link.ask(&UplinkRequest::Position).await?)?;
                 self.batcher.stands_at(upto);
-                tracing::info!(%upto, "the cloud says where this PoP stands");
+                if link.diverged().is_none() {
+                    tracing::info!(%upto, "the cloud says where this PoP stands");
+                }
             }
             Step::Send { after } => match self.send(after, commits, link).await {
                 // The cloud holds other events at these offsets: another PoP's, or this one's before it lost its data.
@@ -95,23 +99,29 @@ impl Tail {
                     self.diverged(&error, link).await;
                     return Ok(());
                 }
-                sent => sent?,
+                sent => {
+                    sent?;
+                    link.set_diverged(None);
+                }
             },
-            Step::Wait => self.wait(outbox, commits, link).await?,
+            Step::Wait => {
+                link.set_diverged(None);
+                self.wait(outbox, commits, link).await?;
+            }
             Step::Diverged(divergence) => {
                 self.diverged(&divergence, link).await;
                 return Ok(());
             }
         }
-        link.metrics().diverged.set(0);
         Ok(())
     }
 
     /// Looks again after a while: a person may have put it right.
     async fn diverged(&mut self, why: &(dyn std::error::Error + Sync), link: &CloudLink) {
-        link.metrics().diverged.set(1);
-        tracing::error!(%why, "cloud and PoP contradict each other: the uplink stops");
-        tokio::time::sleep(Duration::from_millis(link.config().backoff_max_ms)).await;
+        if link.set_diverged(Some(why.to_string())) {
+            tracing::error!(%why, "cloud and PoP contradict each other: the uplink stops");
+        }
+        tokio::time::sleep(Duration::from_millis(link.config().report_every_ms)).await;
         self.batcher.forget();
     }
 

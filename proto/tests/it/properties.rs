@@ -12,8 +12,9 @@ use proto::client::{
 };
 use proto::codec::{self, CodecError, FrameKind, HEADER_BYTES, Message};
 use proto::command::{Command, Effect};
+use proto::control::{Membership, Standing};
 use proto::enrol::{EnrolReply, EnrolRequest, Token};
-use proto::peer::{MemberChange, PeerReply, PeerRequest, RaftCall};
+use proto::peer::{MemberChange, PeerReply, PeerRequest, Promise, RaftCall};
 use proto::profile::Profile;
 use proto::uplink::{UplinkReply, UplinkRequest};
 use proto::{
@@ -194,14 +195,20 @@ fn command() -> impl Strategy<Value = Command> {
 fn peer_request() -> impl Strategy<Value = PeerRequest> {
     let call =
         prop::sample::select(vec![RaftCall::Append, RaftCall::Vote, RaftCall::Snapshot, RaftCall::Transfer]);
-    let member = (any::<u64>(), ".{0,20}")
-        .prop_map(|(node, address)| MemberChange::Join { node: NodeId(node), address });
+    let member =
+        (any::<u64>(), ".{0,20}", 0..3).prop_map(|(node, address, kind)| match (NodeId(node), kind) {
+            (node, 0) => MemberChange::Join { node, address },
+            (node, 1) => MemberChange::Move { node, address },
+            (node, _) => MemberChange::Leave { node },
+        });
     prop_oneof![
         (call, bytes()).prop_map(|(call, body)| PeerRequest::Raft { call, body }),
         vec(command(), 0..5).prop_map(PeerRequest::Propose),
         Just(PeerRequest::ReadIndex),
         member.prop_map(PeerRequest::Member),
         (digest(), any::<u64>()).prop_map(|(digest, offset)| PeerRequest::Artifact { digest, offset }),
+        Just(PeerRequest::Standing),
+        Just(PeerRequest::Promised),
     ]
 }
 
@@ -220,6 +227,11 @@ fn peer_reply() -> impl Strategy<Value = PeerReply> {
         (any::<u64>(), bytes()).prop_map(|(size, part)| PeerReply::Artifact { size, part }),
         option::of(any::<u64>()).prop_map(|node| PeerReply::NotLeader(node.map(NodeId))),
         error().prop_map(PeerReply::Error),
+        any::<(u64, bool)>().prop_map(|(last_log, removed)| PeerReply::Standing { last_log, removed }),
+        any::<(u64, u64, u64)>().prop_map(|(term, matched, committed)| {
+            PeerReply::Promised(Promise { term, matched, committed })
+        }),
+        Just(PeerReply::NoMember),
     ]
 }
 
@@ -233,6 +245,22 @@ fn uplink_request() -> impl Strategy<Value = UplinkRequest> {
         (digest(), any::<u64>()).prop_map(|(digest, offset)| UplinkRequest::Artifact { digest, offset }),
         bytes().prop_map(UplinkRequest::Renew),
         any::<u64>().prop_map(|known| UplinkRequest::Revoked { known }),
+        (any::<(bool, u64, u64, u64)>(), vec(any::<u64>(), 0..5), option::of(".{0,20}")).prop_map(
+            |((leads, active, acknowledged, last), members, diverged)| {
+                UplinkRequest::Standing(Standing {
+                    membership: Membership::Learner,
+                    term: last,
+                    leads,
+                    members: members.into_iter().map(NodeId).collect(),
+                    serves: None,
+                    active: Revision(active),
+                    active_manifest: Some(Digest([7; 32])),
+                    acknowledged: Offset(acknowledged),
+                    last_offset: Offset(last),
+                    diverged,
+                })
+            }
+        ),
     ]
 }
 

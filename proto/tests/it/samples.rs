@@ -9,9 +9,9 @@ use proto::client::{
 };
 use proto::codec::{self, HEADER_BYTES, Message, Stored};
 use proto::command::{Command, Effect};
-use proto::control::{AnswerCounts, NodeReport, Role};
+use proto::control::{AnswerCounts, Membership, NodeReport, Role, Standing};
 use proto::enrol::{EnrolReply, EnrolRequest, Token};
-use proto::peer::{MemberChange, PeerReply, PeerRequest, RaftCall};
+use proto::peer::{MemberChange, PeerReply, PeerRequest, Promise, RaftCall};
 use proto::profile::{Interaction, Profile, Seen, Signal};
 use proto::uplink::{UplinkReply, UplinkRequest};
 use proto::{
@@ -250,6 +250,12 @@ fn peer_requests() -> Vec<Sample> {
         framed("Member.Join", PeerRequest::Member(join)),
         framed("Member.Leave", PeerRequest::Member(MemberChange::Leave { node: NodeId(4) })),
         framed("Artifact", PeerRequest::Artifact { digest: Digest::of(b"artifact"), offset: 524_288 }),
+        framed("Standing", PeerRequest::Standing),
+        framed("Promised", PeerRequest::Promised),
+        framed(
+            "Member.Move",
+            PeerRequest::Member(MemberChange::Move { node: NodeId(4), address: "10.0.0.5:4434".into() }),
+        ),
     ]);
     samples
 }
@@ -270,7 +276,25 @@ fn peer_replies() -> Vec<Sample> {
         framed("NotLeader", PeerReply::NotLeader(Some(NodeId(3)))),
         framed("NotLeader.unknown", PeerReply::NotLeader(None)),
         framed("Error", PeerReply::Error(error())),
+        framed("Standing", PeerReply::Standing { last_log: 70_004, removed: true }),
+        framed("Promised", PeerReply::Promised(Promise { term: 5, matched: 70_004, committed: 70_003 })),
+        framed("NoMember", PeerReply::NoMember),
     ]
+}
+
+fn standing() -> Standing {
+    Standing {
+        membership: Membership::Voter,
+        term: 5,
+        leads: true,
+        members: vec![NodeId(1), NodeId(2), NodeId(300)],
+        serves: Some(Digest::of(b"manifest")),
+        active: Revision(12),
+        active_manifest: Some(Digest::of(b"active")),
+        acknowledged: Offset(99),
+        last_offset: Offset(104),
+        diverged: Some("it lost data".into()),
+    }
 }
 
 fn uplink() -> Vec<Sample> {
@@ -310,6 +334,7 @@ fn uplink() -> Vec<Sample> {
         framed("Error", UplinkReply::Error(error())),
         framed("Renew", UplinkRequest::Renew(vec![0x30, 0x82])),
         framed("Revoked", UplinkRequest::Revoked { known: 2 }),
+        framed("Standing", UplinkRequest::Standing(standing())),
         framed("Issued", UplinkReply::Issued("-----BEGIN CERTIFICATE-----".into())),
         framed("Revoked", UplinkReply::Revoked(vec![NodeId(2), NodeId(300)])),
     ]);

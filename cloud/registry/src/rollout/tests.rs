@@ -1,7 +1,7 @@
 //! The machine by itself: each way out of a trial, and what holds whatever happens.
 
 use proptest::prelude::*;
-use proto::control::{NodeView, Role};
+use proto::control::{Membership, NodeView, Role};
 
 use super::*;
 
@@ -43,8 +43,14 @@ fn answers(answers: u64, failed: u64) -> AnswerCounts {
 }
 
 fn view(name: &str, nodes: u64, seen_at_ms: u64) -> PopView {
-    let node = |id| NodeView { node: NodeId(id), seen_at_ms, report: report(1, answers(500, 0)) };
-    PopView { pop: pop(name), upto: proto::Offset(0), nodes: (1..=nodes).map(node).collect() }
+    let node = |id| NodeView {
+        node: NodeId(id),
+        seen_at_ms,
+        report: report(1, answers(500, 0)),
+        membership: Membership::Voter,
+    };
+    let nodes = (1..=nodes).map(node).collect();
+    PopView { pop: pop(name), upto: proto::Offset(0), nodes, ahead: None, diverged: None, lost: 0 }
 }
 
 /// Revision 1 is promoted, revision 2 on trial on `a` (nodes 1 and 2); `b` looks on.
@@ -133,11 +139,11 @@ fn silence_is_no_proof() {
     assert_eq!(rollout.judge(NOW + 900_000).unwrap().stage, RolloutStage::Stopped);
     // One that spoke, and then fell silent, has held nothing since.
     let mut rollout = on_trial();
-    assert_eq!(all_say(&mut rollout, 0..10, &report(2, answers(5, 0))), None);
+    assert_eq!(all_say(&mut rollout, 0..10, &report(2, answers(60, 0))), None);
     assert_eq!(rollout.judge(NOW + 200_000), None);
-    assert_eq!(all_say(&mut rollout, 200..260, &report(2, answers(5, 0))), None, "it begins anew");
+    assert_eq!(all_say(&mut rollout, 200..260, &report(2, answers(60, 0))), None, "it begins anew");
     assert_eq!(
-        all_say(&mut rollout, 260..261, &report(2, answers(5, 0))).unwrap().stage,
+        all_say(&mut rollout, 260..261, &report(2, answers(60, 0))).unwrap().stage,
         RolloutStage::Promoted
     );
 }
@@ -146,8 +152,8 @@ fn silence_is_no_proof() {
 fn a_node_that_begins_anew_proves_it_anew() {
     let mut rollout = on_trial();
     assert_eq!(all_say(&mut rollout, 0..59, &report(2, answers(90, 0))), None);
-    assert_eq!(all_say(&mut rollout, 59..100, &report(2, answers(1, 0))), None, "its counts began anew");
-    assert!(all_say(&mut rollout, 100..120, &report(2, answers(2, 0))).is_some());
+    assert_eq!(all_say(&mut rollout, 59..100, &report(2, answers(60, 0))), None, "its counts began anew");
+    assert!(all_say(&mut rollout, 100..120, &report(2, answers(61, 0))).is_some());
 }
 
 #[test]
@@ -200,6 +206,87 @@ fn a_person_decides_only_what_is_on_trial() {
     let view = rollout.decide(Revision(2), RolloutStage::Promoted, "seen enough", NOW).unwrap();
     assert_eq!((view.stage, rollout.promoted()), (RolloutStage::Promoted, Some(Revision(2))));
     assert_eq!(rollout.decide(Revision(2), RolloutStage::Stopped, "no", NOW), Err(NotOnTrial));
+}
+
+#[test]
+fn three_answers_are_no_proof() {
+    // Neither that it is good …
+    let mut rollout = on_trial();
+    let few = AnswerCounts { answers: 3, failed: 0, fell_back: 0, took_us: 3_000 };
+    assert_eq!(all_say(&mut rollout, 0..899, &report(2, few)), None, "more may come");
+    let view = all_say(&mut rollout, 900..901, &report(2, few)).unwrap();
+    assert_eq!(view.stage, RolloutStage::Promoted);
+    assert!(view.reason.contains("6 answers are too few to compare"), "{}", view.reason);
+    // … nor that it is bad, until no more will come.
+    let mut rollout = on_trial();
+    let failing = AnswerCounts { failed: 3, ..few };
+    assert_eq!(all_say(&mut rollout, 0..899, &report(2, failing)), None);
+    let view = all_say(&mut rollout, 900..901, &report(2, failing)).unwrap();
+    assert_eq!(view.stage, RolloutStage::Stopped);
+    assert!(view.reason.contains("failed for 6 of 6"), "{}", view.reason);
+    // Where nobody asks at all, only that it opens can be proved, and the verdict says so.
+    let mut rollout = on_trial();
+    let view = all_say(&mut rollout, 0..61, &report(2, AnswerCounts::default())).unwrap();
+    assert_eq!(view.stage, RolloutStage::Promoted);
+    assert!(view.reason.contains("nobody asked"), "{}", view.reason);
+}
+
+#[test]
+fn only_members_prove() {
+    let members = |nodes: &[u64]| nodes.iter().copied().map(NodeId).collect::<BTreeSet<_>>();
+    // One that left before: it is no part of the plan.
+    let mut rollout = empty();
+    rollout.members(&pop("a"), members(&[1]));
+    let plan = rollout.plan(&[view("a", 2, NOW)], &BTreeSet::new(), NOW);
+    assert_eq!((plan.nodes, plan.before), (vec![(pop("a"), NodeId(1))], answers(500, 0)));
+    // One that leaves during the trial neither holds it back nor refuses it.
+    let mut rollout = on_trial();
+    for second in 0..120 {
+        let now = NOW + second * 1_000;
+        rollout.heard(&pop("a"), NodeId(1), &report(2, answers(150, 0)), now);
+        rollout.heard(&pop("a"), NodeId(2), &report(1, answers(150, 0)), now);
+        assert_eq!(rollout.judge(now), None, "node 2 does not follow");
+    }
+    rollout.members(&pop("a"), members(&[1]));
+    let refuses = NodeReport { unfit: Revision(2), ..report(1, answers(150, 0)) };
+    rollout.heard(&pop("a"), NodeId(2), &refuses, NOW + 120_000);
+    assert_eq!(rollout.judge(NOW + 120_000).unwrap().stage, RolloutStage::Promoted);
+}
+
+#[test]
+fn the_number_of_a_bundle_is_no_proof() {
+    let mut rollout = on_trial();
+    let says = report(2, answers(90, 0));
+    assert_eq!(all_say(&mut rollout, 0..1, &says), None);
+    assert_eq!(rollout.taken(), None);
+    // Another bundle has this number there, from before the cloud was restored.
+    rollout.stands(&pop("a"), NodeId(1), true, Some(Revision(5)));
+    rollout.stands(&pop("a"), NodeId(2), true, None);
+    assert_eq!(all_say(&mut rollout, 1..100, &says), None);
+    assert_eq!(rollout.taken(), Some(Revision(5)), "it is numbered anew, above that");
+    rollout.stands(&pop("a"), NodeId(1), false, None);
+    rollout.stands(&pop("a"), NodeId(2), false, None);
+    assert_eq!(all_say(&mut rollout, 100..101, &says).unwrap().stage, RolloutStage::Promoted);
+}
+
+#[test]
+fn what_was_counted_is_seen_while_a_trial_runs() {
+    let mut rollout = on_trial();
+    all_say(&mut rollout, 0..5, &report(2, answers(40, 0)));
+    assert_eq!(rollout.trial_until_now().unwrap().during, answers(80, 0));
+    assert_eq!(empty().trial_until_now(), None);
+}
+
+#[test]
+fn with_another_catalog_fallbacks_are_not_compared() {
+    let falls_back = report(2, AnswerCounts { answers: 90, failed: 0, fell_back: 90, took_us: 90_000 });
+    assert_eq!(all_say(&mut on_trial(), 0..5, &falls_back).unwrap().stage, RolloutStage::Stopped);
+    let mut rollout = empty();
+    rollout.begin_proved(Revision(1), "known", NOW);
+    let plan = rollout.plan(&[view("a", 2, NOW)], &BTreeSet::new(), NOW);
+    rollout.begin(Revision(2), Plan { new_catalog: true, ..plan }, NOW);
+    assert_eq!(all_say(&mut rollout, 0..60, &falls_back), None);
+    assert_eq!(all_say(&mut rollout, 60..61, &falls_back).unwrap().stage, RolloutStage::Promoted);
 }
 
 /// What may happen, in any order.

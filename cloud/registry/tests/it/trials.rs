@@ -67,7 +67,7 @@ async fn a_poison_bundle_stays_at_the_canary_which_gets_the_old_contents_back() 
     let bench = Bench::two_pops().await;
     bench.publish(&files(2)).await.unwrap();
     assert_eq!(bench.offered(), (2, 1));
-    bench.says("a", &report(2, 7), NOW_MS + 11_000).await;
+    bench.says("a", &report(2, 17), NOW_MS + 11_000).await;
     assert_eq!(bench.offered(), (3, 3), "a newer revision, for all");
     let stages = [bench.stage(1).await, bench.stage(2).await, bench.stage(3).await];
     assert_eq!(stages, [RolloutStage::Promoted, RolloutStage::Stopped, RolloutStage::Promoted]);
@@ -144,4 +144,35 @@ async fn with_one_pop_that_pop_is_the_canary() {
     assert_eq!(bench.stage(1).await, RolloutStage::Promoted);
     bench.publish(&files(2)).await.unwrap();
     assert_eq!(bench.offered(), (2, 1), "published at once where it is tried");
+}
+
+/// After a restore, a PoP has a bundle that is not known here: what is published is numbered above it.
+#[tokio::test]
+async fn revisions_jump_above_what_any_pop_has() {
+    let bench = Bench::two_pops().await;
+    bench.says("b", &report(7, 0), NOW_MS + 11_000).await;
+    let published = bench.publish(&files(2)).await.unwrap();
+    assert_eq!(published.revision, Revision(8));
+    // A number that cannot be uses none up.
+    bench.says("b", &report(u64::MAX - 1, 0), NOW_MS + 12_000).await;
+    assert_eq!(bench.publish(&files(3)).await.unwrap().revision, Revision(9));
+    assert!(!bench.registry.knows(Revision(7), None).await.unwrap());
+    assert!(bench.registry.knows(Revision(8), None).await.unwrap());
+    assert!(
+        !bench.registry.knows(Revision(8), Some(proto::Digest([1; 32]))).await.unwrap(),
+        "another of its number"
+    );
+}
+
+#[tokio::test]
+async fn what_all_are_offered_is_nothing_to_go_back_to() {
+    let bench = Bench::two_pops().await;
+    let again = bench.publish(&files(1)).await.unwrap();
+    let error =
+        bench.registry.rollback(Revision(1), String::new(), "admin", NOW_MS + 11_000).await.unwrap_err();
+    assert!(matches!(error, RegistryError::IsOffered { .. }), "on trial: {error}");
+    bench.registry.promote(again.revision, "", "admin", NOW_MS + 12_000).await.unwrap();
+    let error =
+        bench.registry.rollback(Revision(1), String::new(), "admin", NOW_MS + 13_000).await.unwrap_err();
+    assert!(matches!(error, RegistryError::IsOffered { .. }), "{error}");
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use cloud_storage::AppendError;
+use cloud_storage::{AppendError, Change};
 use proptest::prelude::*;
 use proto::Offset;
 
@@ -23,6 +23,34 @@ async fn an_append_moves_the_offset_and_the_counters() {
     assert_eq!(counts.by_kind["impression"], 250);
     assert_eq!(counts.by_kind["rating"], 125);
     assert_eq!(storage.position(&fra).await.unwrap(), Offset(500));
+}
+
+/// What a restored database had acknowledged once is given up, counted, and the next event is due after it.
+#[tokio::test]
+async fn a_loss_is_given_up_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = open(&folder).await;
+    let fra = pop("fra");
+    let change = Change {
+        at_ms: NOW_MS,
+        who: "admin".into(),
+        what: "cloud.accept_loss".into(),
+        detail: "a test".into(),
+    };
+    let accept = async |upto, to| storage.accept_loss(&fra, Offset(upto), Offset(to), &change).await;
+    storage.append(&fra, Offset(1), &events(0..5), NOW_MS).await.unwrap();
+    assert!(accept(4, 9).await.is_err(), "not what is here");
+    assert!(accept(5, 5).await.is_err(), "nothing is lost");
+    assert!(accept(5, u64::MAX).await.is_err(), "more than can ever be");
+    assert_eq!(storage.pop(&fra).await.unwrap().unwrap().lost, 0);
+    accept(5, 9).await.unwrap();
+    assert!(accept(5, 9).await.is_err(), "once");
+    let view = storage.pop(&fra).await.unwrap().unwrap();
+    assert_eq!((view.upto, view.lost), (Offset(9), 4));
+    assert_eq!(storage.pops().await.unwrap()[0].lost, 4);
+    let appended = storage.append(&fra, Offset(10), &events(9..12), NOW_MS).await.unwrap();
+    assert_eq!((appended.upto, storage.event_counts().await.unwrap().total), (Offset(12), 8));
+    assert_eq!(storage.audit_recent(10).await.unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -95,6 +95,7 @@ fn promoted(revision: Revision) -> Vec<RolloutView> {
         reason: "a test".into(),
         before: AnswerCounts::default(),
         during: AnswerCounts { answers: 3, failed: 2, fell_back: 1, took_us: 4 },
+        new_catalog: false,
     }]
 }
 
@@ -113,7 +114,7 @@ async fn revisions_only_grow_also_for_publishers_at_once_and_after_a_restart() {
         publishers.spawn(async move {
             let draft = Draft { note: format!("{n}"), rollback_of: None, published_at_ms: NOW_MS };
             storage
-                .publish_bundle(&draft, &change("bundle.publish"), signed, promoted)
+                .publish_bundle(&draft, &change("bundle.publish"), Revision(0), signed, promoted)
                 .await
                 .unwrap()
                 .revision
@@ -126,7 +127,10 @@ async fn revisions_only_grow_also_for_publishers_at_once_and_after_a_restart() {
     storage.close().await;
     let storage = open(&folder).await;
     let draft = Draft { note: "back".into(), rollback_of: Some(Revision(3)), published_at_ms: NOW_MS + 5 };
-    let stored = storage.publish_bundle(&draft, &change("bundle.rollback"), signed, promoted).await.unwrap();
+    let stored = storage
+        .publish_bundle(&draft, &change("bundle.rollback"), Revision(0), signed, promoted)
+        .await
+        .unwrap();
     assert_eq!(stored.revision, Revision(9));
     assert_eq!(storage.newest_bundle().await.unwrap().as_ref(), Some(&stored));
     assert_eq!(storage.bundle(Revision(9)).await.unwrap().as_ref(), Some(&stored));
@@ -145,7 +149,12 @@ async fn a_rollback_names_a_revision_that_exists() {
     let folder = tempfile::tempdir().unwrap();
     let storage = open(&folder).await;
     let draft = Draft { note: String::new(), rollback_of: Some(Revision(3)), published_at_ms: NOW_MS };
-    assert!(storage.publish_bundle(&draft, &change("bundle.rollback"), signed, promoted).await.is_err());
+    assert!(
+        storage
+            .publish_bundle(&draft, &change("bundle.rollback"), Revision(0), signed, promoted)
+            .await
+            .is_err()
+    );
     assert!(storage.audit_recent(100).await.unwrap().is_empty(), "the audit line goes with the change");
 }
 
@@ -156,7 +165,10 @@ async fn a_rollout_goes_with_its_bundle_and_its_changes_with_the_audit_log() {
     assert_eq!(storage.last_rollouts().await.unwrap(), []);
     let draft = Draft { note: String::new(), rollback_of: None, published_at_ms: NOW_MS };
     for _ in 0..3 {
-        storage.publish_bundle(&draft, &change("bundle.publish"), signed, promoted).await.unwrap();
+        storage
+            .publish_bundle(&draft, &change("bundle.publish"), Revision(0), signed, promoted)
+            .await
+            .unwrap();
     }
     let stopped = RolloutView { stage: RolloutStage::Stopped, ..promoted(Revision(3)).remove(0) };
     storage.set_rollout(&stopped, &change("rollout.stop")).await.unwrap();
@@ -180,7 +192,7 @@ async fn bundles_of_an_older_database_are_promoted() {
     let folder = tempfile::tempdir().unwrap();
     let storage = open(&folder).await;
     let draft = Draft { note: String::new(), rollback_of: None, published_at_ms: NOW_MS };
-    storage.publish_bundle(&draft, &change("bundle.publish"), signed, promoted).await.unwrap();
+    storage.publish_bundle(&draft, &change("bundle.publish"), Revision(0), signed, promoted).await.unwrap();
     storage.close().await;
     let url = format!("sqlite://{}", folder.path().join(cloud_storage::DATABASE_FILE).display());
     let mut older = <sqlx::SqliteConnection as sqlx::Connection>::connect(&url).await.unwrap();

@@ -6,10 +6,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use dataset::ReadOptions;
-use proto::control::{BundleView, EnrolNode};
+use proto::control::{AcceptLoss, BundleView, EnrolNode, RevokeNode};
 use proto::peer::MemberChange;
 use proto::{NodeId, PopId};
 
+use super::verdict::{self, Patience};
 use super::{parse_duration, say, utc};
 use crate::control::{Control, DEFAULT_API, NodeAdmin};
 use crate::publish;
@@ -50,6 +51,9 @@ pub enum Bundle {
         /// Why, for the audit log.
         #[arg(long, default_value = "")]
         note: String,
+        /// Whether to wait for the verdict.
+        #[command(flatten)]
+        patience: Patience,
     },
     /// List what was published.
     List {
@@ -64,6 +68,27 @@ pub enum Bundle {
         cloud: Cloud,
         /// The older revision.
         revision: u64,
+        /// Whether to wait for the verdict.
+        #[command(flatten)]
+        patience: Patience,
+    },
+}
+
+/// What a cloud that was restored from a backup lost.
+#[derive(Debug, Subcommand)]
+pub enum Recovery {
+    /// Give up what this cloud, restored from a backup, has lost of a PoP that is ahead of it (see `rockpool status`): its events
+    /// come again from there on, and bundles are numbered above what it has.
+    AcceptLoss {
+        /// Which cloud.
+        #[command(flatten)]
+        cloud: Cloud,
+        /// Of which PoP. Without it: of every PoP that is ahead.
+        #[arg(long)]
+        pop: Option<PopId>,
+        /// Why, for the audit log.
+        #[arg(long, default_value = "")]
+        reason: String,
     },
 }
 
@@ -105,8 +130,11 @@ pub enum Node {
         /// Why, for the audit log.
         #[arg(long, default_value = "")]
         reason: String,
+        /// Revoke a node that never spoke to this cloud, too: its certificate was made by hand, and never used.
+        #[arg(long)]
+        unheard: bool,
     },
-    /// Let a running, empty node join. One at a time.
+    /// Let a running, empty node join: it is reached, catches up, and then votes. One at a time.
     Join {
         /// By whom.
         #[command(flatten)]
@@ -118,7 +146,7 @@ pub enum Node {
         #[arg(long)]
         address: String,
     },
-    /// Let a node leave. One at a time.
+    /// Let a node leave, whether it runs or not. One at a time.
     Leave {
         /// By whom.
         #[command(flatten)]
@@ -126,6 +154,18 @@ pub enum Node {
         /// Its id.
         #[arg(long)]
         node: u64,
+    },
+    /// Tell the PoP that a member is reached elsewhere from now on; it must run there already.
+    Move {
+        /// By whom.
+        #[command(flatten)]
+        via: Via,
+        /// Its id.
+        #[arg(long)]
+        node: u64,
+        /// Its new peer address, host:port.
+        #[arg(long)]
+        address: String,
     },
     /// Make a node hand leadership over, if it leads: before it is upgraded. --admin is its own admin port.
     Transfer {
@@ -149,19 +189,22 @@ pub struct Via {
 /// Runs `rockpool bundle …`.
 pub async fn bundle(command: Bundle) -> anyhow::Result<()> {
     match command {
-        Bundle::Publish { cloud, data, models, note } => {
+        Bundle::Publish { cloud, data, models, note, patience } => {
             let data = dataset::open(&data, &ReadOptions::default())?;
-            let published =
-                publish::publish(&cloud.control()?, publish::artifacts(&data, &models)?, &note).await?;
+            let control = cloud.control()?;
+            let published = publish::publish(&control, publish::artifacts(&data, &models)?, &note).await?;
             say(&format!("published revision {}", published.revision));
+            verdict::follow(&control, published.revision, &patience).await?;
         }
         Bundle::List { cloud } => {
             let rows: Vec<_> = cloud.control()?.bundles().await?.iter().map(row).collect();
             say(&table(&["revision", "published (UTC)", "repeats", "bytes", "note"], &rows));
         }
-        Bundle::RollBack { cloud, revision } => {
-            let published = cloud.control()?.roll_back(revision).await?;
+        Bundle::RollBack { cloud, revision, patience } => {
+            let control = cloud.control()?;
+            let published = control.roll_back(revision).await?;
             say(&format!("published revision {} with the contents of {revision}", published.revision));
+            verdict::follow(&control, published.revision, &patience).await?;
         }
     }
     Ok(())
@@ -176,6 +219,36 @@ fn row(bundle: &BundleView) -> Vec<String> {
         thousands(bytes),
         bundle.note.clone(),
     ]
+}
+
+/// Runs `rockpool cloud …`.
+pub async fn recovery(command: Recovery) -> anyhow::Result<()> {
+    let Recovery::AcceptLoss { cloud, pop, reason } = command;
+    let control = cloud.control()?;
+    let pops = control.pops().await?;
+    if let Some(pop) = &pop {
+        anyhow::ensure!(pops.iter().any(|view| view.pop == *pop), "no PoP {pop} ever spoke to this cloud");
+    }
+    let wanted = pops.into_iter().filter(|view| pop.as_ref().is_none_or(|pop| view.pop == *pop));
+    let ahead: Vec<_> = wanted.filter_map(|view| Some((view.pop, view.ahead?))).collect();
+    anyhow::ensure!(
+        !ahead.is_empty(),
+        "no PoP is ahead of this cloud: nothing is lost (a PoP says so within seconds after it connects)"
+    );
+    for (pop, ahead) in ahead {
+        say(&format!("{pop}: {ahead}"));
+        let accepted = control.accept_loss(&pop, &AcceptLoss { ahead, reason: reason.clone() }).await?;
+        if let (Some(first), Some(last)) = (accepted.first, accepted.last) {
+            say(&format!(
+                "{pop}: {} events (offsets {first} to {last}) are given up; those after them come now",
+                thousands(accepted.events)
+            ));
+        }
+        if let Some(published) = accepted.published {
+            say(&format!("{pop}: what is offered was published anew, as revision {published}"));
+        }
+    }
+    Ok(())
 }
 
 /// Runs `rockpool events`.
@@ -208,9 +281,13 @@ pub async fn node(command: Node) -> anyhow::Result<()> {
                 made.pop,
                 utc(made.expires_at_ms)
             ));
+            if made.new_pop {
+                say(&format!("no node of {} ever spoke to this cloud: it begins a new PoP", made.pop));
+            }
         }
-        Node::Revoke { cloud, pop, node, reason } => {
-            let revoked = cloud.control()?.revoke(&pop, NodeId(node), &reason).await?;
+        Node::Revoke { cloud, pop, node, reason, unheard } => {
+            let revoked =
+                cloud.control()?.revoke(&pop, NodeId(node), &RevokeNode { reason, unheard }).await?;
             say(&format!(
                 "node {node} of {pop} was revoked at {}; now let it leave",
                 utc(revoked.revoked_at_ms)
@@ -218,7 +295,11 @@ pub async fn node(command: Node) -> anyhow::Result<()> {
         }
         Node::Join { via, node, address } => {
             change(&via, MemberChange::Join { node: NodeId(node), address }).await?;
-            say(&format!("node {node} has joined"));
+            say(&format!("node {node} has joined: it holds what the others hold, and votes"));
+        }
+        Node::Move { via, node, address } => {
+            change(&via, MemberChange::Move { node: NodeId(node), address: address.clone() }).await?;
+            say(&format!("node {node} is reached at {address} from now on"));
         }
         Node::Leave { via, node } => {
             change(&via, MemberChange::Leave { node: NodeId(node) }).await?;

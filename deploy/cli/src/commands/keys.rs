@@ -16,10 +16,20 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 pub enum Pki {
     /// Make an authority: ca.pem and ca.key (mode 0600).
     Init(Where),
+    /// Give the authority a newer certificate for the key that it has: before ca.pem ends, and without a gap.
+    ///
+    /// What it issued is believed as before, by those who have the older ca.pem and by those who have the newer. Put the new ca.pem
+    /// where the nodes, the cloud and the apps have the old one, and start them again one after the other; then renew the
+    /// intermediate (`rockpool pki issuer`) and what was issued by hand (`rockpool pki cloud`, `rockpool pki node`), whose keys
+    /// stay, too.
+    ///
+    /// For a new key, make an authority in another folder, and put both certificates into every ca.pem, one after the other
+    /// in the file: both are believed. Once all are issued anew by the new one, take the old one out.
+    Renew(Where),
     /// Make an intermediate for the cloud to issue certificates with: issuer.pem and issuer.key (mode 0600). The authority's own
-    /// key can then go offline.
+    /// key can then go offline. Where it is there, its certificate is renewed, and its key kept.
     Issuer(Where),
-    /// Issue a node's certificate by hand: node-<id>.<pop>.pem and .key. Where the cloud issues certificates, let nodes enrol
+    /// Issue a node's certificate by hand: node-<id>.<pop>.pem and .key, or a newer one for the key that is there. Where the cloud issues certificates, let nodes enrol
     /// instead (`rockpool node enrol-token`): their keys then never travel.
     Node {
         /// Where.
@@ -35,7 +45,7 @@ pub enum Pki {
         #[arg(long)]
         name: Vec<String>,
     },
-    /// Issue the cloud's certificate: cloud.pem and cloud.key.
+    /// Issue the cloud's certificate: cloud.pem and cloud.key, or a newer one for the key that is there.
     Cloud {
         /// Where.
         #[command(flatten)]
@@ -75,6 +85,13 @@ pub fn pki(command: Pki) -> anyhow::Result<()> {
             let authority = Authority::create(&place.dir, place.validity())?;
             say(&format!(
                 "made {} (give it to every node, the cloud and the apps)",
+                authority.certificate_path().display()
+            ));
+        }
+        Pki::Renew(place) => {
+            let authority = Authority::renew(&place.dir, place.validity())?;
+            say(&format!(
+                "made {} anew, for the same key: put it where the nodes, the cloud and the apps have the one before",
                 authority.certificate_path().display()
             ));
         }

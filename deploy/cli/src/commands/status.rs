@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use proto::control::{PopView, Role};
+use proto::control::{Membership, PopView, Role};
 
 use super::admin::Cloud;
 use super::say;
@@ -25,7 +25,23 @@ pub async fn run(command: Status) -> anyhow::Result<()> {
     let (pops, counts) = (control.pops().await?, control.event_counts().await?);
     say(&screen(&pops, now_ms()));
     say(&format!("\nevents in the cloud: {}", thousands(counts.total)));
+    for pop in pops.iter().filter(|pop| pop.lost > 0) {
+        say(&format!("events of {} that were given up after a restore: {}", pop.pop, thousands(pop.lost)));
+    }
     Ok(())
+}
+
+/// What a person must act on; one line a PoP, before all else.
+fn warnings(pops: &[PopView]) -> Vec<String> {
+    let warning = |pop: &PopView| match (&pop.ahead, &pop.diverged) {
+        (Some(ahead), _) => Some(format!(
+            "{} is ahead of this cloud: {ahead}. `rockpool cloud accept-loss --pop {}` gives that up and goes on",
+            pop.pop, pop.pop
+        )),
+        (None, Some(why)) => Some(format!("{} sends no events: {why}", pop.pop)),
+        (None, None) => None,
+    };
+    pops.iter().filter_map(warning).collect()
 }
 
 /// The screen, as text.
@@ -39,8 +55,17 @@ pub fn screen(pops: &[PopView], now_ms: u64) -> String {
         for node in &pop.nodes {
             let report = &node.report;
             let silent_ms = now_ms.saturating_sub(node.seen_at_ms);
-            let role = match (silent_ms > SILENT_MS, report.role) {
-                (true, _) => format!("silent for {} s", silent_ms / 1000),
+            let silent = (silent_ms > SILENT_MS).then(|| format!("silent for {} s", silent_ms / 1000));
+            let role = match (node.membership, report.role) {
+                (Membership::Left | Membership::Revoked | Membership::Waiting, _) => {
+                    let place = match node.membership {
+                        Membership::Revoked => "revoked",
+                        Membership::Waiting => "waits to join",
+                        _ => "no member",
+                    };
+                    silent.map_or_else(|| place.to_owned(), |silent| format!("{place}, {silent}"))
+                }
+                _ if silent.is_some() => silent.unwrap_or_default(),
                 (_, Role::Leader) => "leader".to_owned(),
                 (_, Role::Follower) => "follower".to_owned(),
                 (_, Role::Candidate) => "candidate".to_owned(),
@@ -76,7 +101,9 @@ pub fn screen(pops: &[PopView], now_ms: u64) -> String {
         "engine",
         "refused",
     ];
-    table(&head, &rows)
+    let mut lines = warnings(pops);
+    lines.push(table(&head, &rows));
+    lines.join("\n")
 }
 
 /// Milliseconds since 1970 UTC.

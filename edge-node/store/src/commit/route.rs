@@ -176,6 +176,7 @@ impl Router {
                 Outcome::Unknown("the leader ended")
             }
             Ok(PeerReply::Error(reply)) => Outcome::Refused(reply),
+            Ok(PeerReply::NoMember) => Outcome::Refused(StoreError::NoMember.into()),
             Ok(_) => Outcome::Unknown("the leader's reply is of another kind"),
             Err(CallError::Broken(_)) => Outcome::Unknown("the way to the leader broke"),
         }

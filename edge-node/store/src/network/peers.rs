@@ -1,10 +1,10 @@
 //! Links to the other nodes: dialled when needed, kept, and given up with a growing pause when nobody answers.
 
-use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::hash::BuildHasher;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use proto::peer::{PeerReply, PeerRequest};
@@ -47,6 +47,10 @@ pub struct Peers {
     node: NodeId,
     dialer: Arc<dyn Dialer>,
     slots: Mutex<HashMap<(NodeId, Lane), Arc<Slot>>>,
+    /// Where members are reached, as the group decided last: it goes before what a caller remembers.
+    book: RwLock<BTreeMap<NodeId, Arc<str>>>,
+    /// Where this node's settings say that members are reached: tried in turn where nobody answers.
+    settings: RwLock<BTreeMap<NodeId, Arc<str>>>,
 }
 
 impl fmt::Debug for Peers {
@@ -72,7 +76,24 @@ struct SlotState {
 impl Peers {
     /// No links yet.
     pub fn new(pop: PopId, node: NodeId, dialer: Arc<dyn Dialer>) -> Self {
-        Self { pop, node, dialer, slots: Mutex::default() }
+        let (slots, book, settings) = Default::default();
+        Self { pop, node, dialer, slots, book, settings }
+    }
+
+    /// This node's PoP.
+    pub fn pop(&self) -> &PopId {
+        &self.pop
+    }
+
+    /// From now on, members are reached where the group says.
+    pub fn members_at(&self, members: impl IntoIterator<Item = (NodeId, Arc<str>)>) {
+        *self.book.write().unwrap_or_else(PoisonError::into_inner) = members.into_iter().collect();
+    }
+
+    /// Where the settings say that members are reached: a PoP whose nodes all moved finds itself so.
+    pub fn also_at(&self, members: &BTreeMap<NodeId, String>) {
+        let members = members.iter().map(|(node, address)| (*node, address.as_str().into()));
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = members.collect();
     }
 
     /// This node.
@@ -93,6 +114,21 @@ impl Peers {
         let link = self.link(target, address, lane, timeout).await.map_err(CallError::Away)?;
         let left = deadline.saturating_duration_since(Instant::now());
         transport::call(&*link, request, left).await.map_err(CallError::Broken)
+    }
+
+    /// Asks a node that need not be a member, over a connection of its own, under this address and no other.
+    pub async fn call_at(
+        &self,
+        target: NodeId,
+        address: &str,
+        request: &PeerRequest,
+        timeout: Duration,
+    ) -> Result<PeerReply, CallError> {
+        let expect = Peer::Node { pop: self.pop.clone(), node: target };
+        let link = self.dialer.dial(address, &expect, timeout).await.map_err(CallError::Away)?;
+        let reply = transport::call(&*link, request, timeout).await;
+        link.close("asked");
+        reply.map_err(CallError::Broken)
     }
 
     /// A peer was heard of: it is there, so the pause before it is dialled again is over.
@@ -135,9 +171,11 @@ impl Peers {
         timeout: Duration,
     ) -> Result<Arc<dyn Link>, LinkError> {
         let slot = self.slot(target, lane);
+        let decided = self.book.read().unwrap_or_else(PoisonError::into_inner).get(&target).cloned();
+        let address = decided.unwrap_or_else(|| Arc::clone(address));
         let mut state = slot.state.lock().await;
-        if state.address != *address {
-            *state = SlotState { address: Arc::clone(address), ..SlotState::default() };
+        if state.address != address {
+            *state = SlotState { address: Arc::clone(&address), ..SlotState::default() };
         }
         if let Some(link) = state.link.as_ref().filter(|link| !link.is_closed()) {
             return Ok(Arc::clone(link));
@@ -149,7 +187,9 @@ impl Peers {
             return Err(error.clone());
         }
         let expect = Peer::Node { pop: self.pop.clone(), node: target };
-        match self.dialer.dial(address, &expect, timeout.min(DIAL_TIMEOUT)).await {
+        let by_settings = self.settings.read().unwrap_or_else(PoisonError::into_inner).get(&target).cloned();
+        let address = by_settings.filter(|_| state.failures % 2 == 1).unwrap_or(address);
+        match self.dialer.dial(&address, &expect, timeout.min(DIAL_TIMEOUT)).await {
             Ok(link) => {
                 state.failures = 0;
                 state.failed = None;

@@ -10,7 +10,7 @@ use proto::{Event, Offset, VisitorId};
 
 use super::cache::Cache;
 use super::tree::Tree;
-use crate::machine::{self, Base, Chunk, Heads, MachineError, Writes, keys, stored};
+use crate::machine::{self, Base, Chunk, Heads, MachineError, Members, Writes, keys, stored};
 use crate::weight;
 
 /// Writes with the singletons that go with them: what one atomic batch brings to sled.
@@ -62,6 +62,11 @@ impl Hot {
     /// The singletons.
     pub fn heads(&self) -> Heads {
         self.read().heads.clone()
+    }
+
+    /// Who is in the group, and who once was.
+    pub fn members(&self) -> Arc<Members> {
+        Arc::clone(&self.read().heads.members)
     }
 
     /// What was declared void, with the log index up to which this is known. Every request for content asks.

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use edge_store::{Store, StoreConfig, StoreError};
+use edge_store::{Membership, Store, StoreConfig, StoreError};
+use proto::command::Command;
 use proto::peer::{MemberChange, PeerReply, PeerRequest, RaftCall};
 use proto::{Code, NodeId, PopId};
+use tokio::time::Instant;
 
-use crate::pop::{Pop, address, event, events, visitor};
+use crate::pop::{PATIENCE, Pop, address, event, events, visitor};
 
 fn join(node: u64) -> MemberChange {
     MemberChange::Join { node: NodeId(node), address: address(node) }
@@ -83,21 +85,171 @@ async fn what_contradicts_the_members_is_refused() {
     assert_eq!(pop.store(leader).member(moved).await.unwrap_err().code(), Code::Conflict);
     let taken = MemberChange::Join { node: NodeId(9), address: address(1) };
     assert_eq!(pop.store(leader).member(taken).await.unwrap_err().code(), Code::Conflict);
-    // One at a time: this one never catches up, because it does not run.
-    let store = pop.store(leader).clone();
-    let waiting = tokio::spawn(async move { store.member(join(7)).await });
-    pop.until("it is being added", |pop| pop.store(leader).members().len() == 3).await;
-    let second = pop.store(leader).member(join(8)).await.unwrap_err();
-    assert_eq!(second.code(), Code::Conflict, "{second}");
-    waiting.abort();
-    assert!(waiting.await.is_err());
-    pop.store(leader).member(leave(7)).await.unwrap();
     let follower = pop.followers(leader)[0];
     pop.store(leader).member(leave(follower)).await.unwrap();
     pop.stop(follower).await;
     let last = pop.store(leader).member(leave(leader)).await.unwrap_err();
     assert_eq!(last.code(), Code::Conflict, "{last}");
     pop.track(leader, events(0..3, 1)).await;
+}
+
+/// Whatever is typed, only a node that is there, is empty and is of this PoP gets a vote.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_without_a_node_never_votes() {
+    let mut pop = Pop::start(3, |_| {}).await;
+    let leader = pop.leader().await;
+    let nobody = pop.store(leader).member(join(8)).await.unwrap_err();
+    assert_eq!(nobody.code(), Code::Unavailable, "{nobody}");
+    assert!(nobody.to_string().contains("nobody answers as node 8"), "{nobody}");
+    assert_eq!(voters(pop.store(leader)), [1, 2, 3]);
+    // Another node's address, and one that has a log of its own.
+    pop.boot(4).await;
+    let other = MemberChange::Join { node: NodeId(8), address: address(4) };
+    assert_eq!(pop.store(leader).member(other).await.unwrap_err().code(), Code::Unavailable);
+    pop.store(4).form([(NodeId(4), address(4))].into()).await.unwrap();
+    pop.leader_of(&[4]).await;
+    let full = pop.store(leader).member(join(4)).await.unwrap_err();
+    assert_eq!(full.code(), Code::Conflict, "{full}");
+    assert!(full.to_string().contains("not empty"), "{full}");
+    pop.stop(4).await;
+    // One real node dies: the others write on, and what never came leaves no trace.
+    pop.stop(pop.followers(leader)[0]).await;
+    pop.track(leader, events(0..10, 1)).await;
+    pop.boot(8).await;
+    pop.store(leader).member(join(8)).await.unwrap();
+    assert_eq!(voters(pop.store(leader)), [1, 2, 3, 8]);
+}
+
+/// A voter that nobody reaches any more counts until it leaves: that must work while it does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_gone_leaves_and_one_that_never_was_does_not() {
+    let mut pop = Pop::start(3, |_| {}).await;
+    pop.boot(8).await;
+    let leader = pop.leader_of(&[1, 2, 3]).await;
+    pop.store(leader).member(join(8)).await.unwrap();
+    pop.stop(8).await;
+    pop.wipe(8);
+    pop.store(leader).member(leave(8)).await.unwrap();
+    assert_eq!(voters(pop.store(leader)), [1, 2, 3]);
+    pop.store(leader).member(leave(8)).await.unwrap();
+    let never = pop.store(leader).member(leave(77)).await.unwrap_err();
+    assert_eq!(never.code(), Code::NotFound, "{never}");
+    assert!(never.to_string().contains("1, 2, 3"), "{never}");
+    pop.track(leader, events(0..10, 1)).await;
+}
+
+/// To leave calls off to join: a node that falls silent on the way must not stand in the way of its own removal.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_falls_silent_while_it_joins_can_leave() {
+    let pop = Pop::start(2, |_| {}).await;
+    let leader = pop.leader().await;
+    let _silent = pop.silent(7);
+    let store = pop.store(leader).clone();
+    let joining = tokio::spawn(async move { store.member(join(7)).await });
+    pop.until("it is being added", |pop| pop.store(leader).members().len() == 3).await;
+    assert_eq!(voters(pop.store(leader)), [1, 2], "it has no vote before it has caught up");
+    let second = pop.store(leader).member(join(8)).await.unwrap_err();
+    assert_eq!(second.code(), Code::Conflict, "one at a time: {second}");
+    pop.store(leader).member(leave(7)).await.unwrap();
+    let called_off = joining.await.unwrap().unwrap_err();
+    assert_eq!(called_off.code(), Code::Conflict, "{called_off}");
+    assert_eq!(pop.store(leader).members().len(), 2);
+}
+
+/// A node that left hears of it, takes no writes, and says that nothing it knows is fresh.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_left_knows_it() {
+    let pop = Pop::start(3, |_| {}).await;
+    let leader = pop.leader().await;
+    let gone = pop.followers(leader)[0];
+    pop.track(gone, events(0..10, 1)).await;
+    pop.until("it is fresh", |pop| pop.store(gone).age().is_some()).await;
+    assert_eq!(pop.store(gone).membership(), Membership::Voter);
+    pop.store(leader).member(leave(gone)).await.unwrap();
+    pop.until("it knows", |pop| pop.store(gone).membership() == Membership::Left).await;
+    assert_eq!(pop.store(gone).age(), None);
+    let command = Command::Track { events: events(10..20, 1), received_at_ms: 1 };
+    let refused =
+        pop.store(gone).propose(command, Instant::now() + Duration::from_secs(5)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotReady, "{refused}");
+    let changes = pop.store(gone).member(leave(leader)).await.unwrap_err();
+    assert_eq!(changes.code(), Code::NotReady, "{changes}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_members_address_changes() {
+    let mut pop = Pop::start(3, |_| {}).await;
+    let leader = pop.leader().await;
+    let moves = pop.followers(leader)[0];
+    let moved = MemberChange::Move { node: NodeId(moves), address: "elsewhere:peer".into() };
+    let nobody = pop.store(leader).member(moved.clone()).await.unwrap_err();
+    assert_eq!(nobody.code(), Code::Unavailable, "{nobody}");
+    let stranger = MemberChange::Move { node: NodeId(9), address: address(1) };
+    assert_eq!(pop.store(leader).member(stranger).await.unwrap_err().code(), Code::NotFound);
+    let taken = MemberChange::Move { node: NodeId(moves), address: address(leader) };
+    assert_eq!(pop.store(leader).member(taken).await.unwrap_err().code(), Code::Conflict);
+    pop.stop(moves).await;
+    pop.boot_at(moves, "elsewhere:peer").await;
+    pop.store(leader).member(moved.clone()).await.unwrap();
+    pop.store(leader).member(moved).await.unwrap();
+    let proposed = pop.track(leader, events(0..10, 1)).await;
+    assert!(pop.store(moves).wait_applied(proposed.index, PATIENCE).await, "it is reached there");
+    assert_eq!(
+        pop.store(moves).members().iter().find(|m| m.node.0 == moves).unwrap().address,
+        "elsewhere:peer"
+    );
+    pop.assert_equal().await;
+}
+
+/// A folder that was put back from a copy of an earlier time: the node has promised more than is in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_copy_of_a_folder_is_noticed_at_the_start() {
+    let mut pop = Pop::start(3, |_| {}).await;
+    let leader = pop.leader().await;
+    let copied = pop.followers(leader)[0];
+    pop.track(leader, events(0..50, 1)).await;
+    pop.assert_equal().await;
+    pop.stop(copied).await;
+    let older = pop.copy(copied);
+    pop.boot(copied).await;
+    pop.track(leader, events(50..100, 1)).await;
+    pop.assert_equal().await;
+    pop.stop(copied).await;
+    let present = pop.put_back(copied, older);
+    let error = pop.open(copied).await.unwrap_err();
+    assert!(matches!(error, StoreError::OlderCopy { .. }), "{error}");
+    assert_eq!(error.code(), Code::Corrupt);
+    // Its own folder is as good as it was.
+    pop.put_back(copied, present);
+    pop.boot(copied).await;
+    pop.track(leader, events(100..120, 1)).await;
+    pop.assert_equal().await;
+}
+
+/// The same where nobody could be asked at the start: the leader does not take it for the follower that it had.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_copy_that_nobody_could_be_asked_about_is_not_heard() {
+    let mut pop = Pop::start(3, |_| {}).await;
+    let leader = pop.leader().await;
+    let copied = pop.followers(leader)[0];
+    pop.track(leader, events(0..50, 1)).await;
+    pop.assert_equal().await;
+    pop.stop(copied).await;
+    let older = pop.copy(copied);
+    pop.boot(copied).await;
+    pop.track(leader, events(50..100, 1)).await;
+    pop.assert_equal().await;
+    pop.stop(copied).await;
+    pop.put_back(copied, older);
+    pop.isolate(copied);
+    pop.boot(copied).await;
+    pop.network.heal_all();
+    let proposed = pop.track(leader, events(100..120, 1)).await;
+    assert!(
+        !pop.store(copied).wait_applied(proposed.index, Duration::from_secs(2)).await,
+        "it hears nothing"
+    );
+    pop.track(leader, events(120..140, 1)).await;
 }
 
 /// A node that lost its data must not come back as who it was: it could vote a second time.
@@ -146,7 +298,9 @@ async fn garbage_from_a_peer_is_answered_with_an_error() {
             assert!(matches!(reply, PeerReply::Error(_)), "{call:?} of {len} bytes: {reply:?}");
         }
     }
-    let empty = pop.store(1).handle(NodeId(3), PeerRequest::Propose(Vec::new())).await;
+    let stranger = pop.store(1).handle(NodeId(3), PeerRequest::Propose(Vec::new())).await;
+    assert_eq!(stranger, PeerReply::NoMember);
+    let empty = pop.store(1).handle(NodeId(1), PeerRequest::Propose(Vec::new())).await;
     assert!(matches!(empty, PeerReply::Error(error) if error.code == Code::Invalid));
     pop.track(1, events(0..3, 1)).await;
 }

@@ -82,23 +82,64 @@ impl Pop {
 
     /// Starts a node on the folder it has, or a new one. Founders form, as at each start.
     pub async fn boot(&mut self, node: u64) {
-        let identity = Identity::Node { pop: pop_id(), node: NodeId(node) };
+        self.boot_at(node, &address(node)).await;
+    }
+
+    /// The same, at another address.
+    pub async fn boot_at(&mut self, node: u64, address: &str) {
+        let (store, registry) = self.open(node).await.unwrap();
+        let listener = self.network.listener(address, self.identity(node), self.door()).unwrap();
+        let serving = tokio::spawn(serve(store.clone(), Arc::new(listener)));
+        if self.founders.contains_key(&NodeId(node)) {
+            store.form(self.founders.clone()).await.unwrap();
+        }
+        self.nodes.insert(node, Node { store, registry, serving });
+    }
+
+    /// Opens a node's store, and nothing around it.
+    pub async fn open(&mut self, node: u64) -> Result<(Store, prometheus::Registry), StoreError> {
         let mut config = StoreConfig::new(pop_id(), NodeId(node), self.dir(node), address(node));
         config.heartbeat_ms = 100;
         config.election_min_ms = 600;
         config.election_max_ms = 1_200;
         config.cache_bytes = 32 << 20;
         (self.tune)(&mut config);
-        let dialer = Arc::new(self.network.dialer(&host(node), Some(identity.clone())));
+        let dialer = Arc::new(self.network.dialer(&host(node), Some(self.identity(node))));
         let registry = prometheus::Registry::new();
-        let store = Store::open(config, dialer, &registry).await.unwrap();
-        let door = Door::Peers { pop: pop_id() };
-        let listener = self.network.listener(&address(node), identity, door).unwrap();
-        let serving = tokio::spawn(serve(store.clone(), Arc::new(listener)));
-        if self.founders.contains_key(&NodeId(node)) {
-            store.form(self.founders.clone()).await.unwrap();
-        }
-        self.nodes.insert(node, Node { store, registry, serving });
+        Ok((Store::open(config, dialer, &registry).await?, registry))
+    }
+
+    pub fn identity(&self, node: u64) -> Identity {
+        Identity::Node { pop: pop_id(), node: NodeId(node) }
+    }
+
+    pub fn door(&self) -> Door {
+        Door::Peers { pop: pop_id() }
+    }
+
+    /// Somebody who answers as an empty node, and then says nothing more.
+    pub fn silent(&self, node: u64) -> JoinHandle<()> {
+        let listener = self.network.listener(&address(node), self.identity(node), self.door()).unwrap();
+        tokio::spawn(async move {
+            let mut kept = Vec::new();
+            while let Some(link) = listener.accept().await {
+                let Ok(mut stream) = link.accept().await else { continue };
+                if let Ok(PeerRequest::Standing) = stream.recv::<PeerRequest>().await {
+                    stream.send(&PeerReply::Standing { last_log: 0, removed: false }).await.unwrap();
+                }
+                kept.push((link, stream));
+            }
+        })
+    }
+
+    /// A copy of a node's folder.
+    pub fn copy(&mut self, node: u64) -> TempDir {
+        copy(&self.dir(node))
+    }
+
+    /// Puts a folder in the place of a node's. Gives that one.
+    pub fn put_back(&mut self, node: u64, folder: TempDir) -> TempDir {
+        self.dirs.insert(node, folder).unwrap()
     }
 
     /// As kill −9: the node's links die, and it starts again from what its files held at that moment.

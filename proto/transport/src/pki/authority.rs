@@ -1,4 +1,6 @@
-//! Makes the deployment's authority, and from its folder certificates for nodes and for the cloud.
+//! Makes the deployment's authority, and from its folder certificates for nodes and for the cloud. A key that is there is never
+//! overwritten: whoever asks for a certificate again gets a newer one for the same key. A new key takes the place of an older one where
+//! that was moved away first.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +10,7 @@ use rcgen::{
     PublicKeyData,
 };
 
-use super::issuer::leaf;
+use super::issuer::{leaf, serial_number};
 use super::{Credentials, Issuer, PkiError, Trust, Validity, files};
 use crate::identity::Identity;
 
@@ -75,6 +77,25 @@ impl Authority {
         if paths(folder, "ca").0.exists() { Self::open(folder) } else { Self::create(folder, validity) }
     }
 
+    /// Makes a newer certificate for the authority's own key, in the place of the present one: what was issued before is believed
+    /// as it was, by those who have the older certificate and by those who have the newer one.
+    ///
+    /// # Errors
+    /// Where the authority is an intermediate, whose certificate its own authority renews, or the file cannot be written.
+    pub fn renew(folder: &Path, validity: Validity) -> Result<Self, PkiError> {
+        let present = Self::open(folder)?;
+        let (certificate_path, key_path) = paths(folder, "ca");
+        if !present.issuer.is_root() {
+            let reason = "it is an intermediate's: the authority that issued it renews it".to_owned();
+            return Err(PkiError::Pem { what: certificate_path.display().to_string(), reason });
+        }
+        let key = read_key(&key_path)?;
+        let params = authority("authority", &key, 1, validity);
+        let certificate = params.self_signed(&key).map_err(failed("the authority"))?.pem();
+        files::write(&certificate_path, certificate.as_bytes(), false)?;
+        Self::open(folder)
+    }
+
     /// The authority's certificate, PEM: what others must trust.
     pub fn certificate_pem(&self) -> &[u8] {
         self.issuer.certificate_pem()
@@ -94,19 +115,19 @@ impl Authority {
     }
 
     /// Makes an intermediate, `issuer.pem` and `issuer.key`, for the cloud to issue with, so that the authority's own key can
-    /// stay offline. Replaces an older one.
+    /// stay offline. Where it is there, its certificate is renewed, and its key kept: what it issued is believed as before.
     ///
     /// # Errors
-    /// Where the files cannot be written.
+    /// Where the files cannot be written, or its key is elsewhere.
     pub fn issue_intermediate(&self, validity: Validity) -> Result<Issued, PkiError> {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed("an intermediate"))?;
+        let key = self.key("issuer", "an intermediate")?;
         let mut params = authority("issuer", &key, 0, validity);
         params.use_authority_key_identifier_extension = true;
         let chain = self.issuer.certify(&params, &key).map_err(failed("an intermediate"))?;
         self.keep("issuer", &chain, &key)
     }
 
-    /// Issues a node's certificate, `node-<id>.<pop>.pem` and `.key`, and replaces an older one. It names the node, the
+    /// Issues a node's certificate, `node-<id>.<pop>.pem` and `.key`, or a newer one for the key that is there. It names the node, the
     /// PoP's [`crate::edge_name`], and `public_names`: DNS names or IP addresses that apps dial.
     ///
     /// # Errors
@@ -122,7 +143,7 @@ impl Authority {
         self.issue(&format!("node-{node}.{pop}"), &identity, public_names, validity)
     }
 
-    /// Issues the cloud's certificate, `cloud.pem` and `cloud.key`, and replaces an older one.
+    /// Issues the cloud's certificate, `cloud.pem` and `cloud.key`, or a newer one for the key that is there.
     ///
     /// # Errors
     /// As [`Authority::issue_node`].
@@ -139,14 +160,29 @@ impl Authority {
     ) -> Result<Issued, PkiError> {
         let params = leaf(identity, public_names, validity)?;
         let subject = identity.to_string();
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed(&subject))?;
+        let key = self.key(file, &subject)?;
         let chain = self.issuer.certify(&params, &key).map_err(failed(&subject))?;
         self.keep(file, &chain, &key)
     }
 
+    /// The key that is there, or a new one.
+    fn key(&self, file: &str, subject: &str) -> Result<KeyPair, PkiError> {
+        let (certificate_path, key_path) = paths(&self.folder, file);
+        if key_path.exists() {
+            return read_key(&key_path);
+        }
+        // Whose key is elsewhere must not find another certificate here.
+        if certificate_path.exists() {
+            return Err(PkiError::Exists(certificate_path));
+        }
+        KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed(subject))
+    }
+
     fn keep(&self, file: &str, chain: &str, key: &KeyPair) -> Result<Issued, PkiError> {
         let (certificate_path, key_path) = paths(&self.folder, file);
-        files::write(&key_path, key.serialize_pem().as_bytes(), true)?;
+        if !key_path.exists() {
+            files::write(&key_path, key.serialize_pem().as_bytes(), true)?;
+        }
         files::write(&certificate_path, chain.as_bytes(), false)?;
         Ok(Issued { certificate: certificate_path, key: key_path })
     }
@@ -155,6 +191,13 @@ impl Authority {
 fn failed(subject: &str) -> impl Fn(rcgen::Error) -> PkiError + use<> {
     let subject = subject.to_owned();
     move |error| PkiError::Issue { subject: subject.clone(), reason: error.to_string() }
+}
+
+fn read_key(path: &Path) -> Result<KeyPair, PkiError> {
+    let wrong = |reason: String| PkiError::Pem { what: path.display().to_string(), reason };
+    let secret = files::read_secret(path)?;
+    let text = std::str::from_utf8(&secret).map_err(|e| wrong(e.to_string()))?;
+    KeyPair::from_pem(text).map_err(|e| wrong(e.to_string()))
 }
 
 /// `<name>.pem` and `<name>.key`. Names hold dots, so `Path::with_extension` would cut them.
@@ -171,5 +214,6 @@ fn authority(what: &str, key: &KeyPair, levels: u8, validity: Validity) -> Certi
     params.distinguished_name.push(DnType::CommonName, format!("Rockpool {what} {}", &digest[..16]));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(levels));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.serial_number = Some(serial_number());
     params
 }

@@ -7,13 +7,13 @@ use proto::Digest;
 use proto::limits::{PUBLIC_NAMES_MAX, SIGNING_REQUEST_BYTES_MAX};
 use rcgen::{
     CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
 };
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use super::credentials::facts;
-use super::{Bundle, Credentials, PkiError, Request, Trust, Validity, files};
+use super::{Bundle, Credentials, PkiError, Request, Trust, Validity, files, provider};
 use crate::identity::{Identity, ZONE, edge_name};
 
 /// What was signed.
@@ -69,6 +69,11 @@ impl Issuer {
         let signer =
             rcgen::Issuer::from_ca_cert_der(&own, pair).map_err(|e| wrong(certificate, e.to_string()))?;
         Ok(Self { certificate: text, between, signer })
+    }
+
+    /// Whether it is an authority of its own, and no intermediate.
+    pub fn is_root(&self) -> bool {
+        self.between.is_empty()
     }
 
     /// Its certificate, PEM.
@@ -171,7 +176,18 @@ pub(super) fn leaf(
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
+    params.serial_number = Some(serial_number());
     Ok(params)
+}
+
+/// A number that no other certificate of the same authority has (RFC 5280, 4.1.2.2): 127 random bits. One that is made of the key would
+/// come again with each renewal, and browsers refuse two certificates of one number.
+pub(super) fn serial_number() -> SerialNumber {
+    let mut bytes = [0; 16];
+    provider().secure_random.fill(&mut bytes).expect("the kernel's random source answers");
+    // Positive, and never shorter.
+    bytes[0] = bytes[0] & 0x7f | 0x40;
+    SerialNumber::from_slice(&bytes)
 }
 
 /// Names for clients. They must not lie in the zone of identities: that would be another's name.

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use rustls_pki_types::pem::PemObject as _;
 use transport::Identity;
 use transport::pki::{Authority, Credentials, Issuer, PkiError, Request, Trust, Validity};
 
@@ -77,6 +78,80 @@ async fn what_an_opened_authority_issues_is_believed() {
     let dialer = QuicDialer::new(&trust, Some(&own), proto::ALPN_UPLINK, &Settings::peers()).unwrap();
     let address = listener.local_socket().to_string();
     dialer.dial(&address, &Peer::Cloud, Duration::from_secs(20)).await.unwrap();
+}
+
+/// The number of a certificate: the INTEGER behind the version, in its DER.
+fn serial(pem: &[u8]) -> Vec<u8> {
+    let der = rustls_pki_types::CertificateDer::from_pem_slice(pem).unwrap();
+    let at = der.windows(5).position(|bytes| bytes == [0xa0, 3, 2, 1, 2]).unwrap() + 5;
+    assert_eq!(der[at], 2, "an INTEGER");
+    der[at + 2..at + 2 + usize::from(der[at + 1])].to_vec()
+}
+
+/// Whoever asks again gets a newer certificate; a key that is there stays, byte by byte.
+#[test]
+fn no_key_is_ever_overwritten() {
+    let deployment = Deployment::new();
+    let (folder, authority) = (deployment.folder(), &deployment.authority);
+    let issue = |days: u32| {
+        let validity = Validity::starting_now(DAY * days);
+        authority.issue_intermediate(validity).unwrap();
+        authority.issue_cloud(&[], validity).unwrap();
+        authority.issue_node(&pop("pop-a"), proto::NodeId(1), &[], validity).unwrap();
+        ["issuer", "cloud", "node-1.pop-a"].map(|name| {
+            let read = |extension: &str| fs::read(folder.join(format!("{name}.{extension}"))).unwrap();
+            (read("key"), read("pem"))
+        })
+    };
+    for ((key, certificate), (key_again, newer)) in issue(1).into_iter().zip(issue(2)) {
+        assert_eq!(key, key_again);
+        assert_ne!(certificate, newer, "the certificate is another");
+        assert_ne!(serial(&certificate), serial(&newer), "and has a number of its own (RFC 5280, 4.1.2.2)");
+    }
+    let (short, long) = (Duration::from_secs(3600 * 36), DAY * 3);
+    let holds =
+        Credentials::read(&folder.join("cloud.pem"), &folder.join("cloud.key")).unwrap().validity().length();
+    assert!(short < holds && holds < long, "{holds:?}");
+    // A key that is kept elsewhere: nothing else takes its certificate's place.
+    fs::remove_file(folder.join("issuer.key")).unwrap();
+    let refused = authority.issue_intermediate(Validity::starting_now(DAY)).unwrap_err();
+    assert!(matches!(refused, PkiError::Exists(path) if path.ends_with("issuer.pem")));
+}
+
+/// The authority's own renewal: same key, and everybody believes everybody, whichever certificate they have.
+#[tokio::test]
+async fn an_authority_is_renewed_without_a_gap() {
+    use transport::quic::{QuicDialer, QuicListener, Settings};
+    use transport::{Dialer, Door, Peer};
+
+    let deployment = Deployment::new();
+    let folder = deployment.folder();
+    let read = |name: &str| fs::read(folder.join(name)).unwrap();
+    let (older, key) = (Trust::from_pem(&read("ca.pem")).unwrap(), read("ca.key"));
+    let issuer = deployment.authority.issue_intermediate(Validity::starting_now(DAY)).unwrap();
+    let before = Issuer::read(&issuer.certificate, &issuer.key).unwrap();
+    let from_before = before.issue(&Identity::Cloud, &[], HOUR).unwrap();
+    let own = deployment.credentials(&node("pop-a", 1));
+
+    let renewed = Authority::renew(folder, Validity::starting_now(DAY * 400)).unwrap();
+    assert_eq!(read("ca.key"), key);
+    let newer = renewed.trust().unwrap();
+    let from_now = renewed.issue_cloud(&[], Validity::starting_now(DAY)).unwrap().credentials().unwrap();
+    let loopback = ([127, 0, 0, 1], 0).into();
+    for shown in [&from_before, &from_now] {
+        for (listens, dials) in [(&older, &newer), (&newer, &older), (&newer, &newer)] {
+            let settings = Settings::peers();
+            let listener = QuicListener::bind(loopback, Door::Uplink, shown, listens, &settings).unwrap();
+            let dialer = QuicDialer::new(dials, Some(&own), proto::ALPN_UPLINK, &settings).unwrap();
+            let address = listener.local_socket().to_string();
+            dialer.dial(&address, &Peer::Cloud, Duration::from_secs(20)).await.unwrap();
+        }
+    }
+    // An intermediate's folder renews nothing: its authority does.
+    let other = tempfile::tempdir().unwrap();
+    fs::copy(&issuer.certificate, other.path().join("ca.pem")).unwrap();
+    fs::copy(&issuer.key, other.path().join("ca.key")).unwrap();
+    assert!(Authority::renew(other.path(), Validity::starting_now(DAY)).is_err());
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub async fn transfer(stage: &Stage) -> anyhow::Result<Option<String>> {
 /// # Errors
 /// Where none does in time.
 pub async fn see_through(watch: &Watch, dir: &std::path::Path, change: &MemberChange) -> anyhow::Result<()> {
-    let (MemberChange::Join { node: subject, .. } | MemberChange::Leave { node: subject }) = change;
+    let subject = change.node();
     let until = Instant::now() + CHANGE_WITHIN;
     let mut last = String::from("nobody could be asked");
     while Instant::now() < until {

@@ -146,7 +146,7 @@ impl Cloud {
                 Err(error) => UplinkReply::Error(error),
             },
             UplinkRequest::Manifest => UplinkReply::Manifest(self.lock().manifest.clone()),
-            UplinkRequest::Report(_) => UplinkReply::Noted,
+            UplinkRequest::Report(_) | UplinkRequest::Standing(_) => UplinkReply::Noted,
             _ => UplinkReply::Error(ErrorReply::new(Code::NotFound, "not simulated")),
         }
     }

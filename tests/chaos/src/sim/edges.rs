@@ -17,7 +17,7 @@ use transport::memory::{MemoryDialer, Network};
 use transport::{Dialer, Identity, Link, LinkError, Peer};
 
 use super::cloud::{ADDRESS, Cloud, HOST};
-use super::machine::report;
+use super::machine::reports;
 use super::world::Watch;
 
 /// Nodes of a PoP.
@@ -162,7 +162,7 @@ impl Fleet {
             let link =
                 CloudLink::new(config, dialer, edge_uplink::Metrics::new(&prometheus::Registry::new())?);
             let held = link.clone();
-            tokio::spawn(async move { held.run(Arc::new(report), CancellationToken::new()).await });
+            tokio::spawn(async move { held.run(reports(), CancellationToken::new()).await });
             links.push(link);
         }
         Ok(Self { network, cloud, links, counts })

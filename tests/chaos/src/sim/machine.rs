@@ -9,9 +9,9 @@ use std::time::Duration;
 use edge_node::commits::{StoreCommits, caught_up_leader};
 use edge_store::sim::{Disk, DiskSettings, Host};
 use edge_store::{Store, StoreConfig};
-use edge_uplink::{CloudLink, UplinkConfig};
+use edge_uplink::{CloudLink, Reports, UplinkConfig};
 use proto::command::Command;
-use proto::control::{AnswerCounts, NodeReport, Role};
+use proto::control::{AnswerCounts, NodeReport, Role, Standing};
 use proto::peer::{PeerReply, PeerRequest};
 use proto::{Code, ErrorReply, NodeId, PopId};
 use tokio::time::Instant;
@@ -250,7 +250,7 @@ fn start_uplink(
     let cloud = CloudLink::new(config, dialer, edge_uplink::Metrics::new(registry)?);
     let link = cloud.clone();
     let shutdown = stop.clone();
-    host.spawn(async move { link.run(Arc::new(report), shutdown).await });
+    host.spawn(async move { link.run(reports(), shutdown).await });
     let (store, stop, of_host) = (store.clone(), stop.clone(), host.clone());
     host.spawn(async move {
         let commits = Arc::new(StoreCommits::follow(store.clone(), stop.clone()));
@@ -284,8 +284,13 @@ async fn follow_bundles(
     }
 }
 
+/// What the cloud is told by a simulated node.
+pub fn reports() -> Reports {
+    Reports { report: Arc::new(report), standing: Arc::new(Standing::default) }
+}
+
 /// What a simulated node says of itself.
-pub fn report() -> NodeReport {
+fn report() -> NodeReport {
     NodeReport {
         role: Role::Follower,
         term: 0,

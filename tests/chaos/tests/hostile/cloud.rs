@@ -80,7 +80,7 @@ impl Cloud {
             UplinkRequest::Append { first, events } => ack(Offset(first.0 + events.len() as u64 - 1)),
             UplinkRequest::Manifest => UplinkReply::Manifest(now.signed),
             UplinkRequest::Artifact { digest, offset } => artifact(now.files.get(&digest), offset),
-            UplinkRequest::Report(_) => UplinkReply::Noted,
+            UplinkRequest::Report(_) | UplinkRequest::Standing(_) => UplinkReply::Noted,
             UplinkRequest::Revoked { .. } => UplinkReply::Revoked(Vec::new()),
             UplinkRequest::Renew(_) | UplinkRequest::Subscribe => {
                 UplinkReply::Error(ErrorReply::new(Code::NotReady, "not here"))

@@ -9,11 +9,11 @@ use edge_node::commits::caught_up_leader;
 use edge_node::metrics::Metrics;
 use edge_serving::{Budget, Scratch, Stage, decide};
 use edge_store::{Store, StoreConfig};
-use edge_uplink::{CloudLink, UplinkConfig};
+use edge_uplink::{CloudLink, Reports, UplinkConfig};
 use inference::{Engine, PublicKey};
 use prometheus::Registry;
 use proto::client::{Recommend, ServedBy};
-use proto::control::{AnswerCounts, NodeReport, Role};
+use proto::control::{AnswerCounts, NodeReport, Role, Standing};
 use proto::profile::{Interaction, Profile, Signal, View};
 use proto::{NodeId, PopId, Revision, SlotId, UserId, VisitorId};
 use tokio::sync::watch;
@@ -61,7 +61,8 @@ impl Node {
 
         let link = CloudLink::new(uplink(), dialer.clone(), edge_uplink::Metrics::new(&registry).unwrap());
         let (of_link, until) = (link.clone(), stop.clone());
-        tokio::spawn(async move { of_link.run(Arc::new(report), until).await });
+        let reports = Reports { report: Arc::new(report), standing: Arc::new(Standing::default) };
+        tokio::spawn(async move { of_link.run(reports, until).await });
         let folder = Folder::open(dir.path().join("artifacts")).unwrap();
         let (active, refusal) = (ActiveBundle::default(), watch::Sender::new(Refusal::default()));
         let heard = refusal.subscribe();

@@ -91,7 +91,7 @@ async fn answer(mut stream: Stream, published: Arc<Mutex<Published>>, mut newest
             }
             None => UplinkReply::Error(ErrorReply::new(Code::NotFound, "no such artifact")),
         },
-        UplinkRequest::Report(_) => UplinkReply::Noted,
+        UplinkRequest::Report(_) | UplinkRequest::Standing(_) => UplinkReply::Noted,
         UplinkRequest::Revoked { .. } => UplinkReply::Revoked(Vec::new()),
         UplinkRequest::Renew(_) => UplinkReply::Error(proto::ErrorReply::new(
             proto::Code::NotReady,

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use proto::control::AuditView;
+use proto::control::{AuditView, RevokeNode};
 use proto::enrol::{EnrolReply, EnrolRequest, Token};
 use proto::peer::MemberChange;
 use proto::{ALPN_CLIENT, ALPN_ENROL, ALPN_PEER, ALPN_UPLINK, Code, NodeId};
@@ -210,7 +210,8 @@ async fn a_revoked_leader_is_cut_off_within_a_minute_and_the_others_serve() {
     let cutting = async {
         let begun = Instant::now();
         let control = pop.deployment.control()?;
-        control.revoke(pop.deployment.pop(), bad, "stolen").await?;
+        let stolen = RevokeNode { reason: "stolen".into(), unheard: false };
+        control.revoke(pop.deployment.pop(), bad, &stolen).await?;
         cut_off(&pop.deployment, bad).await?;
         Ok(begun.elapsed())
     };

@@ -16,5 +16,7 @@ mod identity;
 mod members;
 mod overload;
 mod plane;
+mod reload;
+mod restore;
 mod support;
 mod up;

@@ -2,10 +2,13 @@
 
 use std::path::Path;
 
+use proto::NodeId;
+use proto::peer::MemberChange;
+use rockpool::local::{Deployment, Options, Overrides};
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::support::turn;
+use crate::support::{READY, tiny_artifacts, turn};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_shows_measures_counts_and_says_so_as_json() {
@@ -49,4 +52,41 @@ async fn it_shows_measures_counts_and_says_so_as_json() {
     let items = |n: usize| answers[n]["items"].as_array().unwrap().iter().map(|item| &item["item"]);
     assert!(!items(1).any(|item| *item == first["item"]), "what was clicked is gone from the next answer");
     assert!(items(0).skip(1).ne(items(1)), "and a click changes the others, too");
+}
+
+/// The same folder a second time: the same addresses where they are free; and where they are not, everybody is found all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_is_gone_on_with() {
+    let _turn = turn().await;
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options { dir: folder.path().to_owned(), nodes: 3, overrides: Overrides::default() };
+    let first = Deployment::start(options.clone()).await.unwrap();
+    let control = first.control().unwrap();
+    rockpool::publish::publish(&control, tiny_artifacts(), "test").await.unwrap();
+    first.until_ready(READY).await.unwrap();
+    let ports = first.ports().clone();
+    first.stop().await.unwrap();
+
+    let second = Deployment::start(options.clone()).await.unwrap();
+    assert_eq!(*second.ports(), ports);
+    second.until_ready(READY).await.unwrap();
+    second.stop().await.unwrap();
+
+    // All of them are somebody else's by now.
+    let taken: Vec<_> =
+        ports.values().map(|ports| std::net::UdpSocket::bind(&ports.peers).unwrap()).collect();
+    let third = Deployment::start(options).await.unwrap();
+    assert!(third.ports().iter().all(|(node, now)| now.peers != ports[node].peers));
+    third.until_ready(READY).await.unwrap();
+    drop(taken);
+    // And the members' addresses come to be what they are.
+    let (via, moved) = (NodeId(1), NodeId(2));
+    let (admin, token) = (third.admin(via).unwrap(), third.node_token(via).unwrap());
+    let address = third.ports()[&moved].peers.clone();
+    admin.member(&MemberChange::Move { node: moved, address: address.clone() }, &token).await.unwrap();
+    let status: Value = admin.status().await.unwrap();
+    let members = status["members"].as_array().unwrap();
+    let member = members.iter().find(|member| member["node"] == moved.0).unwrap();
+    assert_eq!(member["address"], address.as_str());
+    third.stop().await.unwrap();
 }

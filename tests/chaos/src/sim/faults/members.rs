@@ -54,7 +54,7 @@ impl World {
 
     /// Asks some node for a change; none where no other node runs.
     fn ask_for(&self, change: &MemberChange) -> Option<JoinHandle<bool>> {
-        let subject = subject(change);
+        let subject = change.node().0;
         let running = self.running();
         let (_, process) = running.iter().find(|(node, _)| *node != subject)?;
         let (store, asked) = (process.store.clone(), change.clone());
@@ -71,7 +71,7 @@ impl World {
         self.watch.note(|| format!("{what:?}: {done}"));
         match what {
             MemberChange::Leave { node } if done => self.remove(node.0),
-            MemberChange::Join { .. } if done => {}
+            MemberChange::Join { .. } | MemberChange::Move { .. } if done => {}
             what => {
                 let task = self.ask_for(&what);
                 self.ongoing.change = Some(Change { what, task });
@@ -96,11 +96,5 @@ impl World {
         self.ongoing
             .undo
             .retain(|(_, undo)| !matches!(undo, Undo::Boot(n, _) | Undo::Flap(n, ..) | Undo::CutPower(n) if *n == node));
-    }
-}
-
-fn subject(change: &MemberChange) -> u64 {
-    match change {
-        MemberChange::Join { node, .. } | MemberChange::Leave { node } => node.0,
     }
 }
