@@ -19,7 +19,7 @@ pub use self::scale::RatingScale;
 /// Which files there must be and which columns they have; for `--help` and for people.
 pub const SCHEMA: &str = "\
 Files end in .csv, .tsv or .parquet, the first two also with .gz. In a folder they are called items.*, interactions.* and,
-if there is one, visitors.*. Columns may come in any order; upper and lower case are alike. Text files have a header line and
+if there is one, visitors.*. Columns may come in any order; `UserId` is `user_id`. Text files have a header line and
 are UTF-8 or UTF-16; the separator (comma, semicolon, tab, bar) is found by itself.
 
   items         item_id     text, 1 to 128 bytes, unique (or: product_id, sku, id)

@@ -214,9 +214,15 @@ pub(crate) enum Use {
     Unused,
 }
 
-/// Names are compared without case, and with `_` for spaces and dashes.
+/// Names are compared without case, spaces, dashes and underscores: `UserId`, `user id` and `user_id` are one; RecBole's types
+/// (`user_id:token`) are no part of them.
 fn normalized(name: &str) -> String {
-    name.trim().to_lowercase().replace([' ', '-'], "_")
+    let name = name.trim().to_lowercase().replace([' ', '-', '_'], "");
+    let types = [":token", ":float", ":tokenseq", ":floatseq"];
+    match types.iter().find_map(|of| name.strip_suffix(of)) {
+        Some(bare) => bare.to_owned(),
+        None => name,
+    }
 }
 
 /// `.csv, .tsv … or .tsv.gz`, for people.

@@ -380,6 +380,18 @@ fn columns_may_be_called_otherwise() {
     assert_eq!((data.items[0].title.as_str(), data.interactions[0].at_ms), ("Alpha", 1_705_332_225_000));
 }
 
+/// gorse-io/gorse issue 516: names in camel case, times without a zone and with a space behind them. RecBole issues 1677 and
+/// 2000: columns parted by spaces, names with types.
+#[test]
+fn files_made_for_others_are_read() {
+    let gorse = b"favori,UserId,ItemId,Timestamp\nfavori,3423,a,2022-06-24 21:20:11 \nfavori,2823,b,2022-06-24 21:20:19\n";
+    let data = read_bytes(ITEMS.as_bytes(), gorse).unwrap();
+    assert_eq!((data.interactions.len(), data.interactions[0].at_ms), (2, 1_656_105_611_000));
+    let recbole = b"user_id:token item_id:token rating:float timestamp:float\nA1ZC a 5.0 1387670400\nA2PL b 4.0 1378857600\n";
+    let data = read_bytes(ITEMS.as_bytes(), recbole).unwrap();
+    assert_eq!((data.interactions.len(), data.interactions[0].stars), (2, Some(4.0)));
+}
+
 /// pandas makes floats of whole numbers where some are missing.
 #[test]
 fn ids_that_became_floats_are_found() {

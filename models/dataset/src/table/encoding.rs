@@ -15,8 +15,8 @@ pub(super) struct Dialect {
     pub(super) skipped: u64,
 }
 
-/// Separators, the likeliest first.
-const DELIMITERS: [u8; 4] = *b",;\t|";
+/// Separators, the likeliest first. A space is one only where it finds columns that are looked for.
+const DELIMITERS: [u8; 5] = *b",;\t| ";
 
 /// Unpacks gzip, and stops where it unpacks to more than a file may have.
 pub(super) fn gunzip(source: impl Read + 'static) -> Box<dyn Read> {
@@ -153,7 +153,8 @@ fn delimiter(line: &[u8], known: &dyn Fn(&str) -> bool) -> u8 {
     let score = |delimiter: u8| {
         let names = line.split(char::from(delimiter)).map(|name| name.trim().trim_matches('"'));
         let hits = names.clone().filter(|name| known(name)).count();
-        (hits, names.count(), std::cmp::Reverse(DELIMITERS.iter().position(|&d| d == delimiter)))
+        let count = if delimiter == b' ' { 0 } else { names.count() };
+        (hits, count, std::cmp::Reverse(DELIMITERS.iter().position(|&d| d == delimiter)))
     };
     DELIMITERS.into_iter().max_by_key(|&delimiter| score(delimiter)).unwrap_or(b',')
 }
@@ -200,6 +201,8 @@ mod tests {
             ("item_id;title;sizes (a,b,c,d)\n", b';'),
             ("item_id\ttitle\r\n", b'\t'),
             ("\"item_id\"|\"title\"\n", b'|'),
+            ("item_id title other\n", b' '),
+            ("the item,the title\n", b','),
             ("item_id", b','),
             ("", b','),
         ] {
