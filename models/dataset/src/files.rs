@@ -26,7 +26,8 @@ are UTF-8 or UTF-16; the separator (comma, semicolon, tab, bar) is found by itse
                 title       text (or: name, product_name); more than 512 bytes are cut
                 categories  optional: text, parted by | (Parquet: also a list) (or: category, genres)
                 (others)    become attributes of the item, for example year; 31 at most, of 512 bytes at most
-  interactions  visitor_id  text, 1 to 128 bytes (or: user_id, customer_id, user_pseudo_id, client_id, anonymous_id)
+  interactions  visitor_id  text, 1 to 128 bytes (or: user_id, customer_id, user_pseudo_id, client_id, anonymous_id;
+                            of several, the first that is not empty)
                 item_id     as in the items file; rows of items that are not listed (any more) are counted, not used
                 timestamp   a number since 1970 UTC in s, ms, us or ns, or a date with or without time and zone, such as
                             1998-04-01T12:00:00Z (or: time, at, event_time, event_timestamp, created_at, date);

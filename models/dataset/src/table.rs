@@ -146,12 +146,32 @@ impl Table {
 
     /// Where a column is, if it is there: by the name that `options` give it, by our name, or by another.
     pub(crate) fn column(&self, column: &Column, options: &ReadOptions) -> Option<usize> {
+        self.candidates(column, options).next()
+    }
+
+    /// Everything that may be meant by a column, the best first.
+    fn candidates<'a>(
+        &'a self,
+        column: &'a Column,
+        options: &'a ReadOptions,
+    ) -> impl Iterator<Item = usize> + 'a {
         let given = options.columns.iter().filter(|(ours, _)| ours == column.name);
         let given = given.map(|(_, theirs)| theirs.as_str());
-        given.chain(column.names()).find_map(|name| {
+        given.chain(column.names()).filter_map(|name| {
             let exact = self.columns.iter().position(|column| column == name);
             exact.or_else(|| self.columns.iter().position(|column| normalized(column) == normalized(name)))
         })
+    }
+
+    /// Where a column is that must be there, and where to look in rows in which it is empty: GA4 and Segment have an id of the
+    /// user where it is known, and one of the browser besides.
+    pub(crate) fn required_or_others(
+        &self,
+        column: &Column,
+        options: &ReadOptions,
+    ) -> Result<Vec<usize>, DatasetError> {
+        self.required(column, options)?;
+        Ok(self.candidates(column, options).collect())
     }
 
     /// Where a column is that must be there.

@@ -9,7 +9,7 @@ use proto::ids::{ItemId, UserId};
 
 use super::items::VISITOR;
 use super::scale::{self, Ratings, Verdict};
-use super::{Numbered, room};
+use super::{Numbered, is_nothing, room};
 use crate::error::DatasetError;
 use crate::limits::{BAD_ROWS_KEPT_MAX, KINDS_KEPT_MAX, UNLISTED_SHARE_MAX, VISITORS_MAX};
 use crate::report::{BadRow, FileReport, ReadOptions, share};
@@ -83,7 +83,8 @@ impl Kind {
 
 /// Where the columns are.
 struct Places {
-    visitor: usize,
+    /// The first that is not empty counts.
+    visitor: Vec<usize>,
     item: usize,
     timestamp: usize,
     rating: Option<usize>,
@@ -161,7 +162,7 @@ pub(crate) fn read_interactions(
     reports: &mut Vec<FileReport>,
 ) -> Result<Acts, DatasetError> {
     let at = Places {
-        visitor: table.required(&columns.visitor, options)?,
+        visitor: table.required_or_others(&columns.visitor, options)?,
         item: table.required(&columns.item, options)?,
         timestamp: table.required(&columns.timestamp, options)?,
         rating: table.column(&columns.rating, options),
@@ -206,7 +207,9 @@ impl Reader<'_> {
         };
         let moment = time::parse(&row[self.at.timestamp], self.options.utc_offset)?;
         let rating = self.rating(at, kind, row)?;
-        let visitor = self.visitor(row[self.at.visitor].trim())?;
+        let mut ids = self.at.visitor.iter().map(|&at| row[at].trim());
+        let id = ids.find(|id| !is_nothing(id)).unwrap_or_default();
+        let visitor = self.visitor(id)?;
         self.zoneless += u64::from(moment.zoneless);
         let (at_ms, stars) = (moment.ms, rating);
         let act = match kind {

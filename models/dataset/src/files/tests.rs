@@ -392,6 +392,17 @@ fn files_made_for_others_are_read() {
     assert_eq!((data.interactions.len(), data.interactions[0].stars), (2, Some(4.0)));
 }
 
+/// GA4 knows the user now and then, and the browser always.
+#[test]
+fn an_id_that_is_empty_is_found_in_the_next_column() {
+    let rows = b"event_timestamp,event_name,user_pseudo_id,user_id,item_id\n\
+        1704067200000000,view_item,p1,,a\n1704067200000001,purchase,p1,u1,b\n1704067200000002,page_view,,,a\n";
+    let options = ReadOptions { bad_rows_max: 0.5, ..ReadOptions::default() };
+    let data = read_named(&[("items.csv", ITEMS.as_bytes()), ("interactions.csv", rows)], &options).unwrap();
+    let visitors: Vec<&str> = data.visitors.iter().map(|visitor| visitor.id.as_str()).collect();
+    assert_eq!((visitors, data.reports[1].bad), (vec!["p1", "u1"], 1));
+}
+
 /// pandas makes floats of whole numbers where some are missing.
 #[test]
 fn ids_that_became_floats_are_found() {
