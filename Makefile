@@ -7,14 +7,19 @@ JSON_FLAG = $(if $(JSON),--json $(abspath $(JSON)))
 CHAOS := $(BIN)/rockpool-chaos
 
 .DEFAULT_GOAL := help
-.PHONY: help up test chaos chaos-planted bench bench-doors bench-peers bench-raft cache-suite evaluate fmt lint fuzz release clean data clients bins chaos-bins
+.PHONY: help up train test chaos chaos-planted bench bench-doors bench-peers bench-raft cache-suite evaluate fmt lint fuzz release clean data clients bins chaos-bins
 
 help: ## List what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  JSON=FILE with up, bench, bench-doors, bench-peers, bench-raft and evaluate writes the figures; ARGS=... passes further options on."
 
 up: data bins ## Start a cloud and three edge nodes with real data, and see them at work
+	@test -x $(BIN)/rockpool-train || echo "not built yet: what trains your own data; \`make train\` builds it when it is needed (some four minutes)"
 	$(BIN)/rockpool up $(JSON_FLAG) $(ARGS)
+
+train: data ## Train the models; your own data: ARGS="--data FOLDER --out FOLDER" (which files: ARGS=--help)
+	cargo build -p rockpool --bins
+	$(BIN)/rockpool train $(ARGS)
 
 test: data clients ## Build and run every test
 	cargo build --workspace --all-targets

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use dataset::arguments;
 use rockpool::commands::{admin, bench, check, keys, models, rollout, status, up};
 
 /// Personalisation that runs where the users are.
@@ -40,12 +41,8 @@ enum Command {
     Pki(keys::Pki),
     /// Make an app key.
     AppKey(keys::AppKey),
-    /// Train the models on a data set (see `rockpool train --help`).
-    #[command(disable_help_flag = true)]
-    Train(models::Arguments),
-    /// Measure the models by published protocols (see `rockpool evaluate --help`).
-    #[command(disable_help_flag = true)]
-    Evaluate(models::Arguments),
+    Train(arguments::Train),
+    Evaluate(arguments::Evaluate),
     /// Measure latency under load.
     Bench(bench::Bench),
     /// Try a pure part of the system on inputs of your own, without a deployment (see `rockpool check --help`).
@@ -58,8 +55,7 @@ fn main() -> ExitCode {
         Command::Pki(command) => keys::pki(command).map(|()| true),
         Command::AppKey(command) => keys::app_key(command).map(|()| true),
         Command::Check(command) => check::run(&command).map(|()| true),
-        Command::Train(arguments) => models::run("train", arguments).map(|()| true),
-        Command::Evaluate(arguments) => models::run("evaluate", arguments).map(|()| true),
+        Command::Train(_) | Command::Evaluate(_) => models::run().map(|()| true),
         asynchronous => in_runtime(asynchronous),
     };
     match outcome {

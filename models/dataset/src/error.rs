@@ -84,11 +84,32 @@ pub enum DatasetError {
         share_max: f64,
     },
     /// A file without rows that can be used.
-    #[error("{}: no row that can be used", path.display())]
+    #[error("{}: {reason}", path.display())]
     Empty {
         /// Which file.
         path: PathBuf,
+        /// What was found instead.
+        reason: String,
     },
+    /// Interactions and items that do not belong together.
+    #[error(
+        "{}: {unlisted} of {rows} rows are of items that are not in the items file, for example {examples}; do the two files \
+         belong together, and do they write ids alike?",
+        path.display()
+    )]
+    Unlisted {
+        /// The interactions file.
+        path: PathBuf,
+        /// Rows of items that are not listed.
+        unlisted: u64,
+        /// All rows that are about items.
+        rows: u64,
+        /// Some of these ids, and some of the items file.
+        examples: String,
+    },
+    /// An option that cannot be.
+    #[error("{0}")]
+    Option(String),
     /// A file that is neither `.csv`, `.tsv` nor `.parquet`, or is not there.
     #[error("{}: {reason}", path.display())]
     Missing {

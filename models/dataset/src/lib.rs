@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`ml100k`] | MovieLens-100K as RecBole's atomic files, checked by SHA-256 |
 //! | [`files`] | a user's own CSV or Parquet files; [`files::SCHEMA`] says which columns |
+//! | [`arguments`] | the options of the commands that read data, one definition for all |
 //! | [`popularity`] | the rules that need no model: what is popular overall and by segment |
 //! | [`report`] | which rows were skipped, and why |
 //!
@@ -16,6 +17,7 @@ use proto::bundle::{Catalog, Item};
 use proto::event::Attributes;
 use proto::ids::UserId;
 
+pub mod arguments;
 pub mod error;
 pub mod files;
 pub mod limits;
@@ -25,8 +27,11 @@ pub mod report;
 mod table;
 mod time;
 
+pub use arguments::Source;
 pub use error::DatasetError;
+pub use files::RatingScale;
 pub use report::{BadRow, FileReport, ReadOptions};
+pub use time::UtcOffset;
 
 /// The name that stands for MovieLens-100K wherever a data set is asked for.
 pub const ML_100K: &str = "ml-100k";
@@ -42,6 +47,8 @@ pub struct Dataset {
     pub visitors: Vec<Visitor>,
     /// By time; where times are equal, in the order of the file.
     pub interactions: Vec<Interaction>,
+    /// What visitors were shown, in the same order; empty if the files do not say.
+    pub shown: Vec<Shown>,
     /// What was read, and which rows were skipped.
     pub reports: Vec<FileReport>,
 }
@@ -55,6 +62,19 @@ pub struct Visitor {
     pub traits: Attributes,
 }
 
+/// What a visitor did with an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// Looked at it.
+    View,
+    /// Chose it.
+    Click,
+    /// Bought it, or whatever else it is offered for.
+    Conversion,
+    /// Judged it.
+    Rating,
+}
+
 /// One visitor met one item.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Interaction {
@@ -62,23 +82,41 @@ pub struct Interaction {
     pub visitor: u32,
     /// Index into [`Dataset::items`].
     pub item: u32,
+    /// How.
+    pub act: Act,
     /// The visitor's judgement from 0 to 5, if there is one.
     pub stars: Option<f32>,
     /// When, in milliseconds since 1970 UTC.
     pub at_ms: u64,
 }
 
+/// One visitor was shown one item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shown {
+    /// Index into [`Dataset::visitors`].
+    pub visitor: u32,
+    /// Index into [`Dataset::items`].
+    pub item: u32,
+    /// When, in milliseconds since 1970 UTC.
+    pub at_ms: u64,
+    /// The visitor has sent it away.
+    pub dismissed: bool,
+}
+
+/// Who did what, in the order of the file. Indices are in range: the readers see to that.
+pub(crate) struct Acts {
+    pub(crate) visitors: Vec<Visitor>,
+    pub(crate) interactions: Vec<Interaction>,
+    pub(crate) shown: Vec<Shown>,
+}
+
 impl Dataset {
-    /// Puts the parts in order. `interactions` come in file order; indices must be in range (the readers see to that).
-    pub(crate) fn ordered(
-        name: String,
-        items: Vec<Item>,
-        visitors: Vec<Visitor>,
-        mut interactions: Vec<Interaction>,
-        reports: Vec<FileReport>,
-    ) -> Self {
+    /// Puts the parts in order.
+    pub(crate) fn ordered(name: String, items: Vec<Item>, acts: Acts, reports: Vec<FileReport>) -> Self {
+        let Acts { visitors, mut interactions, mut shown } = acts;
         interactions.sort_by_key(|interaction| interaction.at_ms); // stable: equal times keep the file's order
-        Self { name, items, visitors, interactions, reports }
+        shown.sort_by_key(|shown| shown.at_ms);
+        Self { name, items, visitors, interactions, shown, reports }
     }
 
     /// All items, as a bundle carries them.

@@ -13,7 +13,7 @@ use crate::files::{
     InteractionColumns, ItemColumns, VisitorColumns, read_interactions, read_items, read_visitors,
 };
 use crate::report::ReadOptions;
-use crate::table::{Table, too_large};
+use crate::table::{Column, Table, too_large};
 use crate::{Dataset, ML_100K};
 
 /// A file of the set, and the SHA-256 it must have.
@@ -39,18 +39,24 @@ const VISITORS: Expected = Expected {
 const BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 const ITEM_COLUMNS: ItemColumns = ItemColumns {
-    id: "item_id",
-    title: "movie_title",
-    categories: "class",
+    id: Column::only("item_id"),
+    title: Column::only("movie_title"),
+    categories: Column::only("class"),
     category_separator: ' ',
     attributes: Some(&[("release_year", "year")]),
 };
 const VISITOR_COLUMNS: VisitorColumns = VisitorColumns {
-    id: "user_id",
+    id: Column::only("user_id"),
     traits: Some(&[("age", "age"), ("gender", "gender"), ("occupation", "occupation")]),
 };
-const INTERACTION_COLUMNS: InteractionColumns =
-    InteractionColumns { visitor: "user_id", item: "item_id", timestamp: "timestamp", rating: "rating" };
+const INTERACTION_COLUMNS: InteractionColumns = InteractionColumns {
+    visitor: Column::only("user_id"),
+    item: Column::only("item_id"),
+    timestamp: Column::only("timestamp"),
+    rating: Column::only("rating"),
+    kind: Column::only("kind"),
+    value: Column::only("value"),
+};
 
 /// Trait that [`read`] derives from `age`, so that segments can name it.
 pub const AGE_BAND: &str = "age_band";
@@ -81,9 +87,8 @@ pub fn read(folder: &Path, options: &ReadOptions) -> Result<Dataset, DatasetErro
         visitor.traits.extend(band.map(|band| (AGE_BAND.to_owned(), band.to_owned())));
     }
     let table = open(folder, &INTERACTIONS)?;
-    let (visitors, interactions) =
-        read_interactions(table, &INTERACTION_COLUMNS, &items, visitors, options, &mut reports)?;
-    Ok(Dataset::ordered(ML_100K.to_owned(), items.list, visitors, interactions, reports))
+    let acts = read_interactions(table, &INTERACTION_COLUMNS, &items, visitors, options, &mut reports)?;
+    Ok(Dataset::ordered(ML_100K.to_owned(), items.list, acts, reports))
 }
 
 /// The bands that MovieLens itself used in its later sets.

@@ -147,11 +147,13 @@ mod tests {
         let interactions = (0..70).flat_map(both).map(|(visitor, item)| Interaction {
             visitor,
             item,
+            act: crate::Act::Click,
             stars: None,
             at_ms: u64::from(visitor),
         });
         let (visitors, interactions) = (visitors.collect(), interactions.collect());
-        Dataset::ordered("two tastes".into(), (0..4).map(item).collect(), visitors, interactions, Vec::new())
+        let acts = crate::Acts { visitors, interactions, shown: Vec::new() };
+        Dataset::ordered("two tastes".into(), (0..4).map(item).collect(), acts, Vec::new())
     }
 
     fn ids(list: &[ItemId]) -> Vec<&str> {

@@ -1,6 +1,7 @@
 //! Bundles: who signed the manifest, whether its files are the ones it names, and whether they are fit to serve.
 
 mod keys;
+mod matching;
 mod probe;
 mod stages;
 
@@ -12,6 +13,7 @@ use proto::limits::{ARTIFACT_BYTES_MAX, BUNDLE_ARTIFACTS_MAX, CATALOG_ITEMS_MAX}
 use proto::{Digest, ItemId, codec};
 
 pub use self::keys::{PublicKey, Signer};
+pub use self::matching::SHARE_MIN;
 pub use self::stages::{RankScratch, RankerStage, RetrievalStage};
 use crate::card::CARD_BYTES_MAX;
 use crate::catalog::IndexedCatalog;
@@ -127,7 +129,7 @@ pub struct Bundle {
 
 impl Bundle {
     /// Reads and checks every artifact of a manifest that was [`verify`]ed. `artifacts` gives an artifact's bytes; digests
-    /// are checked here; models must answer a few fixed questions with sense. Takes as long as loading the models takes: not for
+    /// are checked here; models must answer a few fixed questions with sense, and know the catalog's items. Takes as long as loading the models takes: not for
     /// an async worker.
     pub fn open(
         manifest: Manifest,
@@ -152,6 +154,7 @@ impl Bundle {
             (Some(onnx), Some(card)) => Some(RankerStage::load(engine, &onnx, &card, &catalog)?),
             _ => None,
         };
+        matching::check(&catalog, retrieval.as_ref(), ranker.as_ref())?;
         Ok(Self { manifest, catalog, rules, retrieval, ranker })
     }
 }

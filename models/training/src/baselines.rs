@@ -69,6 +69,16 @@ fn validation_ndcg(scorer: &dyn Scorer, split: &Split) -> Estimate {
     metrics::estimate(&values)
 }
 
+/// The places of the test items by the popular list alone, learned from what is not held out.
+pub fn popular_ranks(split: &Split) -> Vec<metrics::Rank> {
+    let mut counts = vec![0.0; split.items];
+    for &item in split.cases.iter().flat_map(|case| &case.train) {
+        counts[item as usize] += 1.0;
+    }
+    let tested = split.cases.iter().filter_map(|case| Some((case.test?, case.known())));
+    tested.map(|(target, known)| rank_unseen(&counts, target, &known)).collect()
+}
+
 /// The place of `target` among all items that the visitor has not met.
 pub fn rank_unseen(scores: &[f32], target: u32, met: &[u32]) -> metrics::Rank {
     let mut seen = vec![false; scores.len()];

@@ -9,6 +9,7 @@ use inference::{Card, Engine, ModelError, ModelKind, Ranker, RankerPart, Retriev
 use proto::{Digest, ItemId};
 
 use crate::ranker::rows::Parts;
+use crate::ranker::trials::Lesson;
 use crate::rng::Rng;
 
 /// What the author of a card knows.
@@ -59,11 +60,18 @@ pub fn retrieval(
 /// The card of a ranker. `parts` has what the encoder knew and the statistics that it will serve with.
 pub fn ranker(exported: &Exported, parts: &Parts, about: About) -> Result<Card, ModelError> {
     let mut card = blank(ModelKind::Ranker, "dcn-v2", exported, parts.items.clone(), about);
-    card.intended_use =
-        "The probability that a visitor who takes up a candidate gives it 4 stars or more, to order candidates by.".to_owned();
-    card.limits = "Learned from items that visitors chose to rate themselves, so it says nothing of whether they would take \
-        up an item at all. Age, gender and occupation are inputs where a visitor has told them."
-        .to_owned();
+    card.intended_use = match parts.lesson {
+        Lesson::Ratings => {
+            "The probability that a visitor who takes up a candidate gives it 4 stars or more, to order candidates by."
+        }
+        Lesson::Impressions => "The probability that a visitor takes up a candidate that is shown, to order candidates by.",
+        Lesson::Sampled => "How likely it is that a visitor meets a candidate rather than another item, to order candidates by.",
+    }
+    .to_owned();
+    card.limits = format!(
+        "{} Traits such as age or gender are inputs where a visitor has told them.",
+        parts.lesson.limits()
+    );
     let schema = Schema::new(&parts.spec, parts.items.len());
     card.ranker = Some(RankerPart {
         feature_schema_hash: schema.hash().to_owned(),

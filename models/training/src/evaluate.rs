@@ -69,7 +69,7 @@ pub struct Report {
     pub quick: bool,
     /// Finding items.
     pub retrieval: RetrievalReport,
-    /// Ordering items; none if the data has no ratings.
+    /// Ordering items; none if the data is not enough for it.
     pub ctr: Option<CtrReport>,
     /// Wall time, in seconds.
     pub seconds: f64,

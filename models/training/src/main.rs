@@ -2,24 +2,24 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
-use dataset::files::Files;
-use dataset::{Dataset, ReadOptions};
+use dataset::Dataset;
+use dataset::arguments::{self, Run, Source};
 use inference::Engine;
 use training::evaluate::{self, Effort};
 use training::produce;
-use training::recipe::Artifact;
+use training::recipe::{Artifact, TrainError};
 
 /// Trains Rockpool's models and measures them.
 ///
 /// Both commands read a data set: MovieLens-100K (fetched before, see the README), or your own files.
 #[derive(Parser)]
-#[command(name = "rockpool-train", version, after_long_help = schema())]
+#[command(name = "rockpool-train", version, after_long_help = arguments::schema())]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -27,67 +27,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Train on all of the data and write retrieval.onnx, ranker.onnx and their cards.
-    ///
-    /// How long to train is chosen on held-out interactions; then everything is used. Without ratings in the data there is
-    /// no ranker, and only the retrieval model is written.
-    #[command(after_long_help = schema())]
-    Train {
-        #[command(flatten)]
-        source: Source,
-        /// Folder that the models are written to.
-        #[arg(long, value_name = "FOLDER", default_value = "models/onnx")]
-        out: PathBuf,
-        #[command(flatten)]
-        run: Run,
-    },
-    /// Measure on published protocols, beside baselines. Trains on each split by itself; writes no model.
-    #[command(after_long_help = schema())]
-    Evaluate {
-        #[command(flatten)]
-        source: Source,
-        /// Also write all figures here, as JSON.
-        #[arg(long, value_name = "FILE")]
-        json: Option<PathBuf>,
-        #[command(flatten)]
-        run: Run,
-    },
-}
-
-#[derive(Args)]
-struct Source {
-    /// `ml-100k`, or a folder with items, interactions and maybe visitors files.
-    #[arg(long, value_name = "NAME|FOLDER", default_value = "ml-100k")]
-    data: String,
-    /// Your items file, instead of --data.
-    #[arg(long, value_name = "FILE", requires = "interactions", conflicts_with = "data")]
-    items: Option<PathBuf>,
-    /// Your interactions file, instead of --data.
-    #[arg(long, value_name = "FILE", requires = "items", conflicts_with = "data")]
-    interactions: Option<PathBuf>,
-    /// Your visitors file.
-    #[arg(long, value_name = "FILE", requires = "interactions")]
-    visitors: Option<PathBuf>,
-    /// Share of a file's rows that may be skipped because they are bad, from 0 to 1.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.01)]
-    bad_rows_max: f64,
-}
-
-#[derive(Args)]
-struct Run {
-    /// The same seed gives the same models, splits and negatives.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Hardly train at all: shows that everything works, and nothing else.
-    #[arg(long)]
-    quick: bool,
-    /// The ONNX Runtime library; found by itself where `make up` put it. Without one, tract runs the models.
-    #[arg(long, value_name = "FILE", env = "ROCKPOOL_ONNXRUNTIME")]
-    onnxruntime: Option<PathBuf>,
-}
-
-fn schema() -> String {
-    format!("Your own data:\n\n{}", dataset::files::SCHEMA)
+    Train(arguments::Train),
+    Evaluate(arguments::Evaluate),
 }
 
 /// The matrices here are small: more threads a product make it slower (measured), and take cores from the other half of the
@@ -99,7 +40,11 @@ fn main() -> ExitCode {
     if std::env::var_os(THREADS).is_none() {
         return with_one_thread();
     }
-    match run(cli.command) {
+    let done = match cli.command {
+        Command::Train(arguments) => train(&arguments),
+        Command::Evaluate(arguments) => evaluate(&arguments),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&format!("rockpool-train: {error:#}"));
@@ -120,31 +65,34 @@ fn with_one_thread() -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
-    match command {
-        Command::Train { source, out, run } => train(&source, &out, &run),
-        Command::Evaluate { source, json, run } => evaluate(&source, json.as_deref(), &run),
-    }
-}
-
-fn train(source: &Source, out: &Path, run: &Run) -> anyhow::Result<()> {
+fn train(arguments: &arguments::Train) -> anyhow::Result<()> {
+    let (out, run) = (arguments.out.as_path(), &arguments.run);
     fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
-    let data = read(source)?;
-    let engine = engine(run);
-    let models = produce::produce(&data, &effort(run), run.seed, &engine)?;
-    write(out, "retrieval", &models.retrieval)?;
-    match &models.ranker {
-        Some(ranker) => write(out, "ranker", ranker)?,
-        None => say("the data has too few ratings for a ranker; none was written"),
+    let data = read(&arguments.source)?;
+    let outlook = produce::outlook(&data)?;
+    outlook.notes.iter().for_each(|note| say(note));
+    let (engine, effort) = (engine(run), effort(run));
+    let mut written = Written { out, any: false };
+    let retrieval = produce::retrieval(&data, &outlook, &effort, run.seed, &engine);
+    if let Some(weak) = retrieval.as_ref().ok().and_then(produce::no_better_than_popular) {
+        say(&weak);
+    }
+    written.keep("retrieval", retrieval)?;
+    written.keep("ranker", produce::ranker(&data, &outlook, &effort, run.seed, &engine))?;
+    if !written.any {
+        bail!(
+            "no model could be trained, and none was written; `rockpool bundle publish --models none` publishes the catalog \
+             with its popular items alone"
+        );
     }
     Ok(())
 }
 
-fn evaluate(source: &Source, json: Option<&Path>, run: &Run) -> anyhow::Result<()> {
-    let data = read(source)?;
+fn evaluate(arguments: &arguments::Evaluate) -> anyhow::Result<()> {
+    let (run, data) = (&arguments.run, read(&arguments.source)?);
     let report = evaluate::evaluate(&data, &effort(run), run.seed, &engine(run))?;
     print(&evaluate::table::render(&report));
-    if let Some(path) = json {
+    if let Some(path) = &arguments.json {
         let text = serde_json::to_vec_pretty(&report).context("cannot write the report as JSON")?;
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
@@ -162,28 +110,57 @@ fn engine(run: &Run) -> Engine {
 }
 
 fn read(source: &Source) -> anyhow::Result<Dataset> {
-    if !(0.0..=1.0).contains(&source.bad_rows_max) {
-        bail!("--bad-rows-max must be from 0 to 1, not {}", source.bad_rows_max);
-    }
-    let options = ReadOptions { bad_rows_max: source.bad_rows_max };
-    let data = match (&source.items, &source.interactions) {
-        (Some(items), Some(interactions)) => {
-            let (items, interactions) = (items.clone(), interactions.clone());
-            dataset::files::read(&Files { items, interactions, visitors: source.visitors.clone() }, &options)
-        }
-        _ => dataset::open(&source.data, &options),
-    };
-    let data = data.with_context(|| format!("cannot read the data set {}", source.data))?;
-    for report in &data.reports {
-        say(&format!("{}: {} rows, {} skipped", report.path.display(), report.rows, report.bad));
-        report.examples.iter().for_each(|row| say(&format!("  skipped {}", report.describe(row))));
-    }
+    let data = source.read().with_context(|| format!("cannot read the data set {}", source.data))?;
+    data.reports.iter().flat_map(dataset::FileReport::lines).for_each(|line| say(&line));
     Ok(data)
+}
+
+/// The models of a folder.
+const MODELS: [&str; 2] = ["retrieval", "ranker"];
+/// The files of a model.
+const ENDINGS: [&str; 2] = ["onnx", "card.json"];
+
+/// What a run has written so far: each model as soon as it is there, so that nothing finished is lost.
+struct Written<'a> {
+    out: &'a Path,
+    any: bool,
+}
+
+impl Written<'_> {
+    /// Writes a model, or says why there is none. Before the first, those of an earlier run are moved aside: models of
+    /// different data must not lie side by side.
+    fn keep(&mut self, name: &str, trained: Result<Artifact, TrainError>) -> anyhow::Result<()> {
+        let artifact = match trained {
+            Ok(artifact) => artifact,
+            Err(error) => {
+                let error = anyhow::Error::new(error);
+                say(&format!("no {name} model was written: {error:#}"));
+                return Ok(());
+            }
+        };
+        if !self.any {
+            self.move_aside()?;
+            self.any = true;
+        }
+        write(self.out, name, &artifact)
+    }
+
+    fn move_aside(&self) -> anyhow::Result<()> {
+        for (name, ending) in MODELS.iter().flat_map(|name| ENDINGS.map(|ending| (name, ending))) {
+            let path = self.out.join(format!("{name}.{ending}"));
+            let aside = self.out.join(format!("{name}.{ending}.old"));
+            match fs::rename(&path, &aside) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                moved => moved.with_context(|| format!("cannot move {} aside", path.display()))?,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Writes a model and its card beside their places and moves them there, so that nobody sees half a file.
 fn write(out: &Path, name: &str, artifact: &Artifact) -> anyhow::Result<()> {
-    for (ending, bytes) in [("onnx", artifact.onnx.clone()), ("card.json", artifact.card.to_json())] {
+    for (ending, bytes) in ENDINGS.iter().zip([artifact.onnx.clone(), artifact.card.to_json()]) {
         let (path, part) = (out.join(format!("{name}.{ending}")), out.join(format!(".{name}.{ending}.part")));
         fs::write(&part, &bytes).with_context(|| format!("cannot write {}", part.display()))?;
         fs::rename(&part, &path).with_context(|| format!("cannot write {}", path.display()))?;

@@ -14,6 +14,7 @@ pub mod baselines;
 pub mod export;
 pub mod rows;
 pub mod train;
+pub mod trials;
 
 /// Shape and training of the ranker.
 #[derive(Debug, Clone, PartialEq)]

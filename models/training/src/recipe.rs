@@ -37,6 +37,12 @@ pub enum TrainError {
     /// There is too little data.
     #[error("the data set has {0}")]
     TooLittle(String),
+    /// The weights went to infinity.
+    #[error("training of the {0} diverged: no step made it better than nothing")]
+    Diverged(&'static str),
+    /// A catalog that no node would take.
+    #[error("the catalog is refused: {0}")]
+    Catalog(String),
 }
 
 pub(crate) fn tensors(what: &'static str) -> impl FnOnce(candle_core::Error) -> TrainError {

@@ -1,6 +1,6 @@
 //! A small made-up data set for this crate's tests.
 
-use dataset::{Dataset, Interaction, Visitor};
+use dataset::{Act, Dataset, Interaction, Visitor};
 use proto::bundle::Item;
 use proto::ids::{ItemId, UserId};
 
@@ -36,6 +36,7 @@ pub fn circles(visitors: u32, steps: u32) -> Dataset {
             interactions.push(Interaction {
                 visitor,
                 item,
+                act: Act::Rating,
                 stars: Some(if liked { 5.0 } else { 2.0 }),
                 at_ms,
             });
@@ -47,6 +48,7 @@ pub fn circles(visitors: u32, steps: u32) -> Dataset {
         items: (0..ITEMS).map(item).collect(),
         visitors: (0..visitors).map(visitor).collect(),
         interactions,
+        shown: Vec::new(),
         reports: Vec::new(),
     }
 }

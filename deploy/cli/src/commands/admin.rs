@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use dataset::ReadOptions;
+use dataset::Source;
+use dataset::arguments::MODELS;
 use proto::control::{AcceptLoss, BundleView, EnrolNode, RevokeNode};
 use proto::peer::MemberChange;
 use proto::{NodeId, PopId};
@@ -38,15 +39,19 @@ impl Cloud {
 #[derive(Debug, Subcommand)]
 pub enum Bundle {
     /// Publish a data set's catalog and rules with the models of a folder.
+    ///
+    /// Takes the data that `rockpool train` took, with the same options. Items that were taken out of the items file since
+    /// then are no longer served; items that are new in it are.
+    #[command(after_long_help = dataset::arguments::schema())]
     Publish {
         /// Which cloud.
         #[command(flatten)]
         cloud: Cloud,
-        /// `ml-100k`, or a folder with items, interactions and visitors (see `rockpool train --help`).
-        #[arg(long, default_value = dataset::ML_100K)]
-        data: String,
-        /// The models' folder.
-        #[arg(long, default_value = "models/onnx")]
+        /// Which data.
+        #[command(flatten)]
+        source: Source,
+        /// The models' folder; `none`: no models, so that everybody gets popular items.
+        #[arg(long, value_name = "FOLDER|none", default_value = MODELS)]
         models: PathBuf,
         /// Why, for the audit log.
         #[arg(long, default_value = "")]
@@ -189,11 +194,13 @@ pub struct Via {
 /// Runs `rockpool bundle …`.
 pub async fn bundle(command: Bundle) -> anyhow::Result<()> {
     match command {
-        Bundle::Publish { cloud, data, models, note, patience } => {
-            let data = dataset::open(&data, &ReadOptions::default())?;
+        Bundle::Publish { cloud, source, models, note, patience } => {
+            let data = publish::read(&source)?;
+            let artifacts = publish::artifacts(&data, &models)?;
+            let contents = publish::contents(&data, &artifacts)?;
             let control = cloud.control()?;
-            let published = publish::publish(&control, publish::artifacts(&data, &models)?, &note).await?;
-            say(&format!("published revision {}", published.revision));
+            let published = publish::publish(&control, artifacts, &note).await?;
+            say(&format!("published revision {}: {contents}", published.revision));
             verdict::follow(&control, published.revision, &patience).await?;
         }
         Bundle::List { cloud } => {

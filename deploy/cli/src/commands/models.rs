@@ -1,28 +1,21 @@
 //! `rockpool train` and `rockpool evaluate`: hand over to `rockpool-train`, a binary of its own, as its engine takes long to
 //! build and nothing else needs it. In a source tree it is built when it is first used.
 
-use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context as _;
 
-/// Arguments are `rockpool-train`'s own; see its --help.
-#[derive(Debug, clap::Args)]
-pub struct Arguments {
-    /// Passed on to rockpool-train.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    rest: Vec<OsString>,
-}
-
-/// Becomes `rockpool-train NAME …`.
+/// Becomes `rockpool-train`, with the arguments that this program was given: they have been read once here, so that help and
+/// mistakes are answered at once, and not after a build.
 #[expect(clippy::print_stderr, reason = "building takes minutes: people are told")]
-pub fn run(name: &str, arguments: Arguments) -> anyhow::Result<()> {
+pub fn run() -> anyhow::Result<()> {
     let own = std::env::current_exe()?;
     let binary = own.with_file_name("rockpool-train");
     if Path::new("models/training/Cargo.toml").is_file() {
-        eprintln!("building rockpool-train (minutes at the first time, a moment afterwards) …");
+        let how_long = if binary.is_file() { "a moment" } else { "the first time: some four minutes" };
+        eprintln!("building rockpool-train ({how_long}) …");
         build(&own)?;
     }
     anyhow::ensure!(
@@ -30,7 +23,7 @@ pub fn run(name: &str, arguments: Arguments) -> anyhow::Result<()> {
         "{} is missing; build it in the source tree: cargo build -p training --bin rockpool-train",
         binary.display()
     );
-    let error = Command::new(&binary).arg(name).args(arguments.rest).exec();
+    let error = Command::new(&binary).args(std::env::args_os().skip(1)).exec();
     Err(error).with_context(|| format!("cannot start {}", binary.display()))
 }
 

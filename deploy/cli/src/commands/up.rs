@@ -10,7 +10,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use client_sdk::{Client, EventKind, UserId, VisitorId};
-use dataset::{Dataset, ReadOptions};
+use dataset::arguments::MODELS;
+use dataset::{Dataset, Source};
 use proto::NodeId;
 use proto::bundle::ArtifactKind;
 use proto::control::PopView;
@@ -56,11 +57,11 @@ pub struct Up {
     /// Connected clients.
     #[arg(long, default_value_t = 30)]
     clients: usize,
-    /// `ml-100k`, or a folder with items, interactions and visitors (see `rockpool train --help`).
-    #[arg(long, default_value = dataset::ML_100K)]
-    data: String,
-    /// The models' folder.
-    #[arg(long, default_value = "models/onnx")]
+    /// Which data.
+    #[command(flatten)]
+    source: Source,
+    /// The models' folder; `none`: no models, so that everybody gets popular items.
+    #[arg(long, value_name = "FOLDER|none", default_value = MODELS)]
     models: PathBuf,
     /// With --for: do not kill a node.
     #[arg(long)]
@@ -102,16 +103,17 @@ async fn in_dir(
     dir: PathBuf,
     interrupted: &service::shutdown::Shutdown,
 ) -> anyhow::Result<bool> {
-    let data = dataset::open(&command.data, &ReadOptions::default())
-        .context("the data set cannot be read; `python3 deploy/fetch.py` fetches the example")?;
+    // What is missing is said before anything is started.
+    let data = publish::read(&command.source)?;
+    let artifacts = publish::artifacts(&data, &command.models)?;
+    let contents = publish::contents(&data, &artifacts)?;
     let began = Instant::now();
     say(&format!("starting a cloud and {} edge nodes in {} …", command.nodes, dir.display()));
     let options = Options { dir, nodes: command.nodes, overrides: Overrides::default() };
     let mut deployment = Deployment::start(options).await?;
-    let artifacts = publish::artifacts(&data, &command.models)?;
     let models = models_of(&artifacts)?;
     let bundle = publish::publish(&deployment.control()?, artifacts, "rockpool up").await?;
-    say(&format!("published bundle {}: {} items, 2 models", bundle.revision, data.items.len()));
+    say(&format!("published bundle {}: {contents}", bundle.revision));
     deployment.until_ready(READY_WITHIN).await?;
     say(&format!("the PoP serves, {:.1} s after the start\n", began.elapsed().as_secs_f64()));
     say(&in_browsers(&deployment)?);

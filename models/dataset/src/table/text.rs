@@ -8,6 +8,7 @@ use std::rc::Rc;
 use csv::{ByteRecord, StringRecord};
 
 use super::Step;
+use super::encoding::{Dialect, decoded};
 use crate::error::DatasetError;
 use crate::limits::ROW_BYTES_MAX;
 
@@ -16,10 +17,8 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// How a text file parts its fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Style {
-    /// RFC 4180.
-    Csv,
-    /// The same with tabs.
-    Tsv,
+    /// RFC 4180, with the separator that its header line has: comma, semicolon, tab or bar.
+    Delimited,
     /// Tabs, no quotes, columns named `name:type` (RecBole).
     Atomic,
 }
@@ -29,6 +28,8 @@ pub(crate) struct TextRows {
     reader: csv::Reader<Metered>,
     allowance: Rc<Cell<usize>>,
     bytes: ByteRecord,
+    /// Lines before the header line.
+    skipped: u64,
 }
 
 /// Stops a reader that takes more than its allowance for one row: an unclosed quote must not pull a whole file into
@@ -52,32 +53,43 @@ impl Read for Metered {
 }
 
 impl TextRows {
+    /// `known` says which names of columns are looked for: they show which separator is meant.
     pub(crate) fn open(
         path: &Path,
         source: Box<dyn Read>,
         style: Style,
+        known: &dyn Fn(&str) -> bool,
     ) -> Result<(Self, Vec<String>), DatasetError> {
+        let io = |source| DatasetError::Io { what: "read", path: path.to_owned(), source };
+        let (source, dialect) = match style {
+            Style::Delimited => decoded(source, known).map_err(io)?,
+            Style::Atomic => (source, Dialect { delimiter: b'\t', escape: None, skipped: 0 }),
+        };
         let allowance = Rc::new(Cell::new(0));
         let reader = csv::ReaderBuilder::new()
-            .delimiter(if style == Style::Csv { b',' } else { b'\t' })
+            .delimiter(dialect.delimiter)
+            .escape(dialect.escape)
             .quoting(style != Style::Atomic)
             .has_headers(false)
             .flexible(true)
             .buffer_capacity(BUFFER_BYTES)
             .from_reader(Metered { source, allowance: Rc::clone(&allowance) });
-        let mut rows = Self { reader, allowance, bytes: ByteRecord::new() };
+        let mut rows = Self { reader, allowance, bytes: ByteRecord::new(), skipped: dialect.skipped };
         let mut header = StringRecord::new();
         match rows.read(path)? {
             true => decode(&rows.bytes, &mut header).map_err(|reason| DatasetError::Text {
                 path: path.to_owned(),
-                line: 1,
+                line: 1 + dialect.skipped,
                 reason,
             })?,
-            false => return Err(DatasetError::Empty { path: path.to_owned() }),
+            false => {
+                let reason = "the file is empty; a header line is due".to_owned();
+                return Err(DatasetError::Empty { path: path.to_owned(), reason });
+            }
         }
         let name = |field: &str| match style {
             Style::Atomic => field.split(':').next().unwrap_or_default().to_owned(),
-            Style::Csv | Style::Tsv => field.trim().to_owned(),
+            Style::Delimited => field.trim().to_owned(),
         };
         let columns = header.iter().map(name).collect();
         Ok((rows, columns))
@@ -89,11 +101,20 @@ impl TextRows {
         columns: usize,
         row: &mut StringRecord,
     ) -> Result<Step, DatasetError> {
-        if !self.read(path)? {
-            return Ok(Step::End);
+        loop {
+            if !self.read(path)? {
+                return Ok(Step::End);
+            }
+            // Spreadsheets leave lines of separators behind.
+            if self.bytes.len() == 1 || self.bytes.iter().any(|field| !field.is_empty()) {
+                break;
+            }
         }
-        let at = self.bytes.position().map_or(0, csv::Position::line);
-        let span = self.reader.position().line().saturating_sub(at).max(1);
+        let at = self.bytes.position().map_or(0, csv::Position::line) + self.skipped;
+        let span = (self.reader.position().line() + self.skipped).saturating_sub(at).max(1);
+        if self.bytes.len() == columns + 1 && self.bytes.get(columns).is_some_and(<[u8]>::is_empty) {
+            self.bytes.truncate(columns); // a separator at the end of the line
+        }
         if self.bytes.len() != columns {
             let reason = format!("{} fields, the header has {columns}", self.bytes.len());
             return Ok(Step::Bad { at, span, reason });
@@ -106,7 +127,7 @@ impl TextRows {
 
     fn read(&mut self, path: &Path) -> Result<bool, DatasetError> {
         self.allowance.set(ROW_BYTES_MAX + BUFFER_BYTES);
-        let line = self.reader.position().line();
+        let line = self.reader.position().line() + self.skipped;
         self.reader.read_byte_record(&mut self.bytes).map_err(|e| match e.into_kind() {
             csv::ErrorKind::Io(e) if e.kind() == io::ErrorKind::QuotaExceeded => DatasetError::Text {
                 path: path.to_owned(),
@@ -122,7 +143,10 @@ impl TextRows {
 fn decode(bytes: &ByteRecord, row: &mut StringRecord) -> Result<(), String> {
     row.clear();
     for (at, field) in (1..).zip(bytes) {
-        row.push_field(std::str::from_utf8(field).map_err(|_| format!("field {at} is not UTF-8"))?);
+        let text = std::str::from_utf8(field).map_err(|_| {
+            format!("field {at} is not UTF-8; save the file as UTF-8 (\"CSV UTF-8\" in Excel)")
+        })?;
+        row.push_field(text);
     }
     Ok(())
 }

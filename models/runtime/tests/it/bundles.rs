@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use inference::testing::{self, SignedBundle};
 use inference::{Bundle, BundleError, Engine, FeatureBatch, PublicKey, Signer, verify, verify_artifact};
-use proto::bundle::{ArtifactKind, Manifest, SignedManifest};
-use proto::{Code, Digest, ErrorReply, Revision, codec};
+use proto::bundle::{ArtifactKind, Catalog, Manifest, SignedManifest};
+use proto::{Code, Digest, ErrorReply, ItemId, Revision, codec};
 
 use crate::support::engines;
 
@@ -265,4 +265,72 @@ fn a_model_that_opens_and_answers_nonsense_is_refused() {
     let BundleError::Model { kind, error } = error else { panic!("{error}") };
     assert_eq!(kind, ArtifactKind::RetrievalModel);
     assert!(matches!(error, inference::ModelError::NotFinite(_)), "{error}");
+}
+
+/// The tiny catalog under other ids, by number.
+fn renamed(items: usize, id: impl Fn(usize) -> String) -> Catalog {
+    let mut catalog = testing::catalog(items);
+    for (n, item) in catalog.items.iter_mut().enumerate() {
+        item.id = ItemId::new(id(n)).unwrap();
+    }
+    catalog
+}
+
+fn json(catalog: &Catalog) -> Vec<u8> {
+    serde_json::to_vec(catalog).unwrap()
+}
+
+/// A catalog of other data is refused with the share of items that match, and so is one without items.
+#[test]
+fn models_and_a_catalog_that_do_not_belong_together_are_refused() {
+    let own = testing::catalog(40);
+    let id = |n: usize| own.items[n].id.as_str().to_owned();
+    let refused =
+        |catalog: &Catalog| open_changed(|files| drop(files.insert(ArtifactKind::Catalog, json(catalog))));
+    let error = refused(&renamed(40, |n| format!("shop-{n}"))).to_string();
+    assert!(error.contains("RetrievalModel") && error.contains("0 are the same, 0.0%"), "{error}");
+    let error = refused(&renamed(40, |n| if n < 18 { id(n) } else { format!("new-{n}") })).to_string();
+    assert!(error.contains("18 are the same, 45.0% (at least 50% are due)"), "{error}");
+    let error = refused(&Catalog::default());
+    assert!(error.to_string().contains("it has no items"), "{error}");
+    assert_eq!(error.code(), Code::Invalid);
+
+    // Items come and go: a part of the items, and many new ones beside all of them, are fine.
+    let good = |catalog: &Catalog| {
+        let mut artifacts = tiny().artifacts;
+        artifacts.insert(ArtifactKind::Catalog, json(catalog));
+        open(&SignedBundle::new(&signer(), 3, artifacts), &Engine::tract()).unwrap();
+    };
+    good(&testing::catalog(4));
+    good(&renamed(400, |n| if n < 40 { id(n) } else { format!("new-{n}") }));
+    good(&renamed(40, |n| if n < 20 { id(n) } else { format!("new-{n}") }));
+}
+
+/// The ranker of another training, which lay in the folder.
+#[test]
+fn two_models_of_different_data_are_refused() {
+    let error =
+        open_changed(|files| {
+            // A catalog that has the items of both: only the models do not belong together.
+            let catalog = renamed(80, |n| {
+                if n < 40 { testing::catalog(40).items[n].id.to_string() } else { format!("x{n}") }
+            });
+            let mut others = catalog.clone();
+            others.items.drain(..40);
+            let ranker = testing::ranker(&others, 5);
+            files.insert(ArtifactKind::Catalog, json(&catalog));
+            files.insert(ArtifactKind::RankerCard, ranker.card_json());
+            files.insert(ArtifactKind::RankerModel, ranker.onnx);
+        })
+        .to_string();
+    assert!(error.contains("RankerModel") && error.contains("0 are the same, 0.0%"), "{error}");
+
+    // Numbers as ids are alike everywhere; the categories show that the ranker is of films and the catalog is not.
+    let error = open_changed(|files| {
+        let mut catalog = testing::catalog(40);
+        catalog.items.iter_mut().for_each(|item| item.categories = vec!["Shoes".to_owned()]);
+        files.insert(ArtifactKind::Catalog, json(&catalog));
+    })
+    .to_string();
+    assert!(error.contains("RankerModel") && error.contains("categories"), "{error}");
 }

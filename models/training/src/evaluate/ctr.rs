@@ -11,14 +11,20 @@ use crate::progress::Progress;
 use crate::ranker::baselines;
 use crate::ranker::rows::{self, Parts, Rows, RowsError};
 use crate::ranker::train::{score, train};
+use crate::ranker::trials::Lesson;
 use crate::recipe::{self, TrainError, refused, tensors};
 use crate::split::Vocabulary;
 
 /// The protocol, in words.
-const PROTOCOL: &str = "split by GLOBAL time 80/10/10, label = rating of 4 or more; a row sees only what happened strictly \
-    before it: the visitor's last 200 interactions up to that moment, and item statistics that run along while training, \
-    frozen at the end of training for validation and at the end of validation for the test; early stopping and calibration \
-    (Platt) on validation; means over the seeds";
+fn protocol(lesson: Lesson) -> String {
+    format!(
+        "split by GLOBAL time 80/10/10, label = {}; a row sees only what happened strictly before it: the visitor's last 200 \
+         interactions up to that moment, and item statistics that run along while training, frozen at the end of training for \
+         validation and at the end of validation for the test; early stopping and calibration (Platt) on validation; means over \
+         the seeds",
+        lesson.label()
+    )
+}
 
 /// What was measured.
 #[derive(Debug, Clone, Serialize)]
@@ -81,7 +87,7 @@ pub struct CtrBaseline {
     pub log_loss_gain_by_row: Estimate,
 }
 
-/// Measures the ranker; none if the data has no ratings.
+/// Measures the ranker; none if the data is not enough for one.
 pub fn measure(
     data: &Dataset,
     vocabulary: &Vocabulary,
@@ -90,7 +96,7 @@ pub fn measure(
 ) -> Result<Option<CtrReport>, TrainError> {
     let bar = Progress::new("ranker: rows");
     let parts = match rows::parts(data, vocabulary, rows::EVALUATION) {
-        Err(RowsError::NoRatings(_)) => return Ok(None),
+        Err(RowsError::TooFew { .. }) => return Ok(None),
         parts => parts?,
     };
     bar.done(&format!("{} + {} + {} rows", parts.train.len(), parts.valid.len(), parts.test.len()));
@@ -164,7 +170,7 @@ fn report(parts: &Parts, effort: &Effort, seeds: Vec<SeedReport>, baselines: Vec
         (over_seeds(seeds.iter().map(|s| s.auc)), over_seeds(seeds.iter().map(|s| s.log_loss)));
     let config = &effort.ranker;
     CtrReport {
-        protocol: PROTOCOL.to_owned(),
+        protocol: protocol(parts.lesson),
         rows: all.map(Rows::len),
         liked: all.map(liked),
         model: format!(

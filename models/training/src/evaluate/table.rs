@@ -22,7 +22,7 @@ pub fn render(report: &Report) -> String {
     }
     match &report.ctr {
         Some(ctr) => clicks(&mut out, ctr),
-        None => out.push_str("RANKER: the data has no ratings, so there is no ranker\n"),
+        None => out.push_str("RANKER: the data is not enough for one\n"),
     }
     let _ = writeln!(out, "took {:.0} s", report.seconds);
     out

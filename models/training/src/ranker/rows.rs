@@ -1,5 +1,5 @@
-//! Rows for the ranker, made by the encoder that serves: every interaction becomes the row that a node would have seen just
-//! before it happened.
+//! Rows for the ranker, made by the encoder that serves: every trial ([`super::trials`]) becomes the row that a node would have
+//! seen just before it happened.
 //!
 //! The visitor's ring holds what strictly precedes the row (interactions at the very same time do not see each other). An
 //! item's statistics run along while training; for validation they are frozen at the end of the training part, for the test
@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
-use dataset::Dataset;
-use inference::features::{FieldValues, LIKED_STARS, NamedValues, stars_of};
+use dataset::{Act, Dataset};
+use inference::features::{FieldValues, NamedValues, stars_of};
 use inference::{Encoder, FeatureBatch, FeatureSpec, GlobalStats, IndexedCatalog, ItemStats, ModelError};
 use proto::event::Attributes;
 use proto::ids::ItemId;
@@ -18,6 +18,7 @@ use proto::limits::PROFILE_RING_LEN;
 use proto::profile::{Interaction, Signal};
 
 use super::CPU;
+use super::trials::{Lesson, Trial, trials};
 use crate::split::Vocabulary;
 
 /// Numbers that decide the network's widths.
@@ -38,7 +39,7 @@ pub struct Rows {
     pub fields: Vec<u32>,
     /// `[rows, D]`.
     pub dense: Vec<f32>,
-    /// Whether the visitor liked the item ([`LIKED_STARS`] or more).
+    /// Whether the visitor liked the item, as the [`Lesson`] says.
     pub labels: Vec<bool>,
     /// The item's mean stars as far as it was known, as a predictor of its own.
     pub item_mean: Vec<f32>,
@@ -94,6 +95,8 @@ pub struct Batch {
 
 /// Rows in three parts by global time.
 pub struct Parts {
+    /// Where the labels come from.
+    pub lesson: Lesson,
     /// Widths.
     pub shape: RowShape,
     /// What the encoder knew.
@@ -134,24 +137,26 @@ pub enum RowsError {
     #[error("cannot index the catalog: {0}")]
     Catalog(String),
     /// There is nothing to learn from.
-    #[error("the data set has {0} interactions with ratings; a ranker needs some")]
-    NoRatings(usize),
+    #[error(
+        "a ranker learns from 100 trials at least, with 10 of each outcome; the data set gives {liked} that were liked and \
+         {others} that were not"
+    )]
+    TooFew {
+        /// Trials that were liked.
+        liked: usize,
+        /// Trials that were not.
+        others: usize,
+    },
 }
 
-/// Fewest rated interactions to train on.
-const RATED_MIN: usize = 100;
-
-/// Makes all rows. Interactions without stars are visits: they enter the ring as clicks, but are no rows.
+/// Makes all rows. Interactions without stars are visits: they enter the ring as clicks or conversions.
 pub fn parts(
     data: &Dataset,
     vocabulary: &Vocabulary,
     shares: Shares,
 ) -> std::result::Result<Parts, RowsError> {
-    let rated = data.interactions.iter().filter(|i| i.stars.is_some()).count();
-    if rated < RATED_MIN {
-        return Err(RowsError::NoRatings(rated));
-    }
-    let total = data.interactions.len();
+    let trials = trials(data, vocabulary)?;
+    let total = trials.list.len();
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
@@ -160,10 +165,12 @@ pub fn parts(
     )]
     let part = |share: f64| (total as f64 * share).round() as usize;
     let (train_end, valid_end) = (part(shares.train), part(shares.train + shares.valid));
+    let before = |trial: usize| trials.before.get(trial).copied().unwrap_or(data.interactions.len());
+    let known = &data.interactions[..before(train_end)];
     let catalog = Arc::new(IndexedCatalog::new(data.catalog()).map_err(RowsError::Catalog)?);
     let items: Vec<ItemId> = vocabulary.ids(data);
     let mut stats = vec![ItemStats::default(); data.items.len()];
-    data.interactions[..train_end].iter().for_each(|i| stats[i.item as usize].record(stars(i)));
+    known.iter().for_each(|i| stats[i.item as usize].record(stars_of(&entry(data, i))));
     let global = GlobalStats::of(&stats);
     let spec = spec(data);
     let encoder = Encoder::with_stats(&spec, &items, catalog, global)?;
@@ -171,16 +178,23 @@ pub fn parts(
     let shape =
         RowShape { fields: schema.fields.len(), dense: schema.dense.len(), table_len: schema.table_len };
     let mut replay = Replay::new(data, encoder, global);
-    let train = replay.rows(0..train_end, Stats::Running)?;
-    let valid = replay.rows(train_end..valid_end, Stats::Frozen)?;
+    let train = replay.rows(&trials.list[..train_end], before(train_end), Stats::Running)?;
+    let valid = replay.rows(&trials.list[train_end..valid_end], before(valid_end), Stats::Frozen)?;
     replay.thaw();
     let stats = vocabulary.items.iter().map(|&item| replay.stats[item as usize]).collect();
-    let test = replay.rows(valid_end..total, Stats::Frozen)?;
-    Ok(Parts { shape, spec, global, train, valid, test, stats, items })
+    let test = replay.rows(&trials.list[valid_end..], data.interactions.len(), Stats::Frozen)?;
+    Ok(Parts { lesson: trials.lesson, shape, spec, global, train, valid, test, stats, items })
 }
 
-fn stars(interaction: &dataset::Interaction) -> f32 {
-    interaction.stars.unwrap_or(LIKED_STARS)
+/// An interaction as a visitor's ring has it.
+fn entry(data: &Dataset, interaction: &dataset::Interaction) -> Interaction {
+    let (signal, stars) = match (interaction.stars, interaction.act) {
+        (Some(stars), _) => (Signal::Rating, stars),
+        (None, Act::Conversion) => (Signal::Conversion, 0.0),
+        (None, Act::View | Act::Click | Act::Rating) => (Signal::Click, 0.0),
+    };
+    let item = data.items[interaction.item as usize].id.clone();
+    Interaction { item, signal, stars, at_ms: interaction.at_ms }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -198,6 +212,8 @@ struct Replay<'a> {
     stats: Vec<ItemStats>,
     /// What the frozen statistics have missed.
     later: Vec<(u32, f32)>,
+    /// Interactions that have been taken in.
+    recorded: usize,
     batch: FeatureBatch,
 }
 
@@ -210,36 +226,35 @@ impl<'a> Replay<'a> {
             rings: vec![Vec::new(); data.visitors.len()],
             stats: vec![ItemStats::default(); data.items.len()],
             later: Vec::new(),
+            recorded: 0,
             batch: FeatureBatch::default(),
         }
     }
 
-    fn rows(&mut self, range: std::ops::Range<usize>, mode: Stats) -> std::result::Result<Rows, RowsError> {
+    /// The rows of these trials. Each sees the interactions strictly before it; when they are done, the first `until`
+    /// interactions have been taken in.
+    fn rows(&mut self, trials: &[Trial], until: usize, mode: Stats) -> std::result::Result<Rows, RowsError> {
         let mut rows = Rows::default();
         let data = self.data;
-        let interactions = &data.interactions[range];
-        for moment in interactions.chunk_by(|a, b| a.at_ms == b.at_ms) {
-            for interaction in moment.iter().filter(|i| i.stars.is_some()) {
-                self.encode(interaction, &mut rows)?;
-            }
-            for interaction in moment {
-                self.record(interaction, mode);
+        for moment in trials.chunk_by(|a, b| a.at_ms == b.at_ms) {
+            let since = &data.interactions[self.recorded..until.max(self.recorded)];
+            let earlier = since.partition_point(|i| i.at_ms < moment[0].at_ms);
+            self.record(&since[..earlier], mode);
+            for trial in moment {
+                self.encode(trial, &mut rows)?;
             }
         }
+        self.record(&data.interactions[self.recorded..until.max(self.recorded)], mode);
         Ok(rows)
     }
 
-    fn encode(
-        &mut self,
-        interaction: &dataset::Interaction,
-        rows: &mut Rows,
-    ) -> std::result::Result<(), RowsError> {
-        let visitor = &self.data.visitors[interaction.visitor as usize];
-        let ring = &self.rings[interaction.visitor as usize];
+    fn encode(&mut self, trial: &Trial, rows: &mut Rows) -> std::result::Result<(), RowsError> {
+        let visitor = &self.data.visitors[trial.visitor as usize];
+        let ring = &self.rings[trial.visitor as usize];
         let context = Attributes::new();
-        let features = self.encoder.visitor(ring, &visitor.traits, &context, interaction.at_ms);
-        self.encoder.encode(&features, &[interaction.item], &mut self.batch)?;
-        rows.push(&self.batch, stars(interaction) >= LIKED_STARS, self.item_mean(interaction.item));
+        let features = self.encoder.visitor(ring, &visitor.traits, &context, trial.at_ms);
+        self.encoder.encode(&features, &[trial.item], &mut self.batch)?;
+        rows.push(&self.batch, trial.liked, self.item_mean(trial.item));
         Ok(())
     }
 
@@ -252,29 +267,23 @@ impl<'a> Replay<'a> {
         (stats.stars_sum + PRIOR * self.global.stars_mean) / (count + PRIOR)
     }
 
-    fn record(&mut self, interaction: &dataset::Interaction, mode: Stats) {
-        let item = interaction.item as usize;
-        let (signal, given) = match interaction.stars {
-            Some(stars) => (Signal::Rating, stars),
-            None => (Signal::Click, 0.0),
-        };
-        let entry = Interaction {
-            item: self.data.items[item].id.clone(),
-            signal,
-            stars: given,
-            at_ms: interaction.at_ms,
-        };
-        if mode == Stats::Running {
-            self.stats[item].record(stars_of(&entry));
-            self.encoder.set_stats(interaction.item, self.stats[item]);
-        } else {
-            self.later.push((interaction.item, stars_of(&entry)));
+    fn record(&mut self, interactions: &[dataset::Interaction], mode: Stats) {
+        self.recorded += interactions.len();
+        for interaction in interactions {
+            let entry = entry(self.data, interaction);
+            let (item, stars) = (interaction.item, stars_of(&entry));
+            if mode == Stats::Running {
+                self.stats[item as usize].record(stars);
+                self.encoder.set_stats(item, self.stats[item as usize]);
+            } else {
+                self.later.push((item, stars));
+            }
+            let ring = &mut self.rings[interaction.visitor as usize];
+            if ring.len() == PROFILE_RING_LEN {
+                ring.remove(0);
+            }
+            ring.push(entry);
         }
-        let ring = &mut self.rings[interaction.visitor as usize];
-        if ring.len() == PROFILE_RING_LEN {
-            ring.remove(0);
-        }
-        ring.push(entry);
     }
 
     /// Takes what happened since the statistics were frozen into them.

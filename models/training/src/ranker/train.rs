@@ -232,7 +232,12 @@ const NEWTON_ROUNDS: usize = 30;
 
 /// Scale and offset with the highest likelihood (Platt, 1999), by Newton's method on standardized log-odds, where it cannot
 /// overshoot far.
+///
+/// Where all labels are alike there is nothing to fit: the log-odds stay as they are.
 pub fn calibrate(logits: &[f32], labels: &[bool]) -> Platt {
+    if labels.iter().all(|liked| *liked) || !labels.contains(&true) {
+        return Platt { scale: 1.0, offset: 0.0 };
+    }
     let values: Vec<f64> = logits.iter().map(|&l| f64::from(l)).collect();
     #[expect(clippy::cast_precision_loss, reason = "counts are small")]
     let n = values.len().max(1) as f64;
@@ -292,6 +297,13 @@ mod tests {
         let twin = refit(&parts, &config, 5, 9, &Progress::quiet()).unwrap();
         let weights = |net: &Net| net.table.to_vec2::<f32>().unwrap();
         assert_eq!(weights(&again), weights(&twin));
+    }
+
+    #[test]
+    fn labels_that_are_all_alike_calibrate_nothing() {
+        for labels in [[true; 3], [false; 3]] {
+            assert_eq!(calibrate(&[0.5, 1.0, -2.0], &labels), Platt { scale: 1.0, offset: 0.0 });
+        }
     }
 
     #[test]

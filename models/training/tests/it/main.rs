@@ -1,6 +1,8 @@
 //! The command line as a user meets it: their own CSV files in, models that a node can load out.
 #![allow(clippy::unwrap_used, reason = "tests, and what helps them")]
 
+mod newcomer;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -63,8 +65,10 @@ fn own_files_become_models_that_load() {
     assert_eq!(ranker.card().ranker.as_ref().unwrap().item_stats.iter().map(|s| s.count).sum::<u32>(), 300);
 }
 
+/// Purchases without ratings: both models, the second from sampled negatives, which its card says. An older ranker of other
+/// data does not stay beside the new retrieval model.
 #[test]
-fn without_ratings_only_the_retrieval_model_is_written() {
+fn without_ratings_a_ranker_is_trained_too() {
     let folder = tempfile::tempdir().unwrap();
     write_data(folder.path(), false);
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
@@ -80,8 +84,68 @@ fn without_ratings_only_the_retrieval_model_is_written() {
         &out,
     ]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(folder.path().join("out/retrieval.onnx").exists());
-    assert!(!folder.path().join("out/ranker.onnx").exists());
+    let file = |name: &str| read(&folder.path().join("out").join(name));
+    let ranker =
+        Ranker::load(&Engine::choose(None), &file("ranker.onnx"), &file("ranker.card.json")).unwrap();
+    assert!(ranker.card().trained_on.contains("sampled negatives"), "{}", ranker.card().trained_on);
+}
+
+fn train(folder: &Path) -> (bool, String) {
+    let (data, out) = (folder.to_str().unwrap(), folder.join("out"));
+    let output = rockpool_train(&["train", "--quick", "--data", data, "--out", out.to_str().unwrap()]);
+    (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// What an earlier run left is moved aside as soon as one model of this run is there; if there is none, it stays.
+#[test]
+fn a_model_of_an_earlier_run_does_not_stay_beside_new_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join("ranker.onnx"), "stale").unwrap();
+    write_data(folder.path(), true);
+    // Ten ratings are too few for a ranker; two visitors meet nothing in an order: no retrieval model either.
+    fs::write(folder.path().join("interactions.csv"), "visitor_id,item_id,timestamp\nv1,i1,1\nv2,i2,2\n")
+        .unwrap();
+    let (good, said) = train(folder.path());
+    assert!(!good && said.contains("no model could be trained") && said.contains("--models none"), "{said}");
+    assert!(said.contains("no retrieval model was written: the data set has 0 visitors"), "{said}");
+    assert!(said.contains("no ranker model was written: a ranker learns from 100 trials"), "{said}");
+    assert_eq!(read(&out.join("ranker.onnx")), b"stale");
+
+    // One interaction a visitor: a ranker, and no retrieval model.
+    let mut rows = String::from("visitor_id,item_id,timestamp,kind\n");
+    (0..150).for_each(|n| writeln!(rows, "v{n},i{},{},purchase", n % 7, 1_700_000_000 + n).unwrap());
+    fs::write(folder.path().join("interactions.csv"), rows).unwrap();
+    fs::write(out.join("retrieval.onnx"), "stale").unwrap();
+    let (good, said) = train(folder.path());
+    assert!(good, "{said}");
+    assert!(!out.join("retrieval.onnx").exists() && out.join("retrieval.onnx.old").exists(), "{said}");
+    assert!(read(&out.join("ranker.onnx")) != b"stale" && out.join("ranker.onnx.old").exists(), "{said}");
+}
+
+/// Inputs that lost everything at the end of training, or before it.
+#[test]
+fn ratings_all_alike_and_a_long_title_are_no_loss() {
+    let folder = tempfile::tempdir().unwrap();
+    write_data(folder.path(), true);
+    let path = |name: &str| folder.path().join(name);
+    let items = fs::read_to_string(path("items.csv")).unwrap();
+    fs::write(path("items.csv"), items.replace("Item, 7", &"x".repeat(513))).unwrap();
+    let mut rows = String::from("visitor_id;item_id;timestamp;rating\n");
+    for visitor in 0..30 {
+        for step in 0..10 {
+            let time = format!("2024-01-{:02} 10:{visitor:02}:00", step + 1);
+            writeln!(rows, "v{visitor};i{};{time};5", (visitor + step) % 20).unwrap();
+        }
+    }
+    fs::write(path("interactions.csv"), rows).unwrap();
+    let (good, said) = train(folder.path());
+    assert!(good && said.contains("every rating is 5") && said.contains("1 titles were cut"), "{said}");
+    assert!(said.contains("300 times have no zone, and were read as UTC"), "{said}");
+    for name in ["retrieval.onnx", "ranker.onnx", "retrieval.card.json", "ranker.card.json"] {
+        assert!(path("out").join(name).exists(), "{name}: {said}");
+    }
 }
 
 #[test]
@@ -112,11 +176,20 @@ fn mistakes_are_explained() {
 
     write_data(folder.path(), true);
     let data = folder.path().to_str().unwrap();
+    let rows = folder.path().join("interactions.csv");
+    fs::write(&rows, fs::read_to_string(&rows).unwrap() + "v1,i1,soon,5\n").unwrap();
     let output = rockpool_train(&["evaluate", "--quick", "--data", data, "--bad-rows-max", "0"]);
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("1 of 301 rows are bad"), "{said}");
+    assert!(!output.status.success() && said.contains("1 of 302 rows are bad"), "{said}");
+    for wrong in
+        [["--bad-rows-max", "2"], ["--rating-scale", "5"], ["--utc-offset", "Berlin"], ["--column", "id=x"]]
+    {
+        let output = rockpool_train(&["train", "--data", data, wrong[0], wrong[1]]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(wrong[0]), "{said}");
+    }
 
     let output = rockpool_train(&["train", "--help"]);
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains("interactions  visitor_id") && said.contains("RFC 3339"), "{said}");
+    assert!(said.contains("interactions  visitor_id") && said.contains("--utc-offset"), "{said}");
 }

@@ -80,10 +80,19 @@ fn a_spec_has_bands_for_numbers_and_words_for_the_rest() {
     assert!(field_values(&["same", "same"]).is_none());
 }
 
+/// Whatever teaches, a row knows nothing of its own moment, and the negatives of a moment see what its positive sees.
 #[test]
-fn without_ratings_there_is_no_ranker() {
+fn without_ratings_rows_come_from_samples() {
     let mut data = circles(30, 12);
     data.interactions.iter_mut().for_each(|i| i.stars = None);
-    let error = parts(&data, &Vocabulary::new(&data, 1, 1000), EVALUATION).err().unwrap();
-    assert!(matches!(error, RowsError::NoRatings(0)), "{error}");
+    let parts = made(&data, ALL);
+    assert_eq!(parts.lesson, Lesson::Sampled);
+    assert_eq!(parts.train.len(), 5 * data.interactions.len());
+    let moments = parts.train.labels.chunks_exact(5);
+    assert!(moments.into_iter().all(|labels| *labels == [true, false, false, false, false]));
+    let item_fields = 6; // item, category, year, count, like rate, then the visitor's
+    let visitor = |at: usize| row(&parts, &parts.train, at).0.split_off(item_fields);
+    assert!((0..parts.train.len()).all(|at| visitor(at) == visitor(at / 5 * 5)));
+    let counted: u32 = parts.stats.iter().map(|stats| stats.count).sum();
+    assert_eq!(counted as usize, data.interactions.len());
 }
