@@ -79,11 +79,11 @@ fn number_ms(text: &str) -> Option<Result<u64, &'static str>> {
 
 /// Whole units and the thousandths of one.
 fn scaled_ms(whole: u64, thousandths: u64) -> u64 {
-    match whole {
-        ..SECONDS_BELOW => whole * 1000 + thousandths,
-        ..MILLISECONDS_BELOW => whole,
-        ..MICROSECONDS_BELOW => whole / 1000,
-        _ => whole / 1_000_000,
+    match () {
+        () if whole < SECONDS_BELOW => whole * 1000 + thousandths,
+        () if whole < MILLISECONDS_BELOW => whole,
+        () if whole < MICROSECONDS_BELOW => whole / 1000,
+        () => whole / 1_000_000,
     }
 }
 

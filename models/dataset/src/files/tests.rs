@@ -191,6 +191,9 @@ fn parquet_reads_like_csv_and_names_rows() {
     assert!(matches!(read_folder(folder.path(), 0.5), Err(DatasetError::Parquet { row: 0, .. })));
 }
 
+/// A text as one of the programs writes it.
+type Form<'a> = &'a dyn Fn(&str) -> Vec<u8>;
+
 /// What Excel, R, pandas and Shopify make of a table: byte order marks, UTF-16, semicolons, decimal commas, `sep=`, row numbers,
 /// empty lines, a separator at the end, quotes across lines.
 #[test]
@@ -202,7 +205,7 @@ fn csv_of_many_programs_reads_alike() {
     };
     let bom = |text: &str| ["\u{feff}", text].concat().into_bytes();
     let old_mac = |text: &str| text.replace('\n', "\r").into_bytes();
-    let forms: [&dyn Fn(&str) -> Vec<u8>; 8] = [
+    let forms: [Form<'_>; 8] = [
         &|text| text.as_bytes().to_vec(),
         &|text| bom(&text.replace('\n', "\r\n")),
         &|text| utf16(&text.replace(';', "\t")),

@@ -185,7 +185,7 @@ pub fn head(request: &Request<()>) -> Result<Option<u64>, Malformed> {
     }
     let path = uri.path();
     let whole = path.starts_with('/') || (path == "*" && *request.method() == Method::OPTIONS);
-    if !connect && !(parts && whole) {
+    if !(connect || parts && whole) {
         return Err(Malformed::PseudoHeader);
     }
     content_length(headers)
