@@ -80,7 +80,7 @@ async fn a_poison_bundle_stays_at_the_canary_which_gets_the_old_contents_back() 
     let audit = bench.storage.audit_recent(2).await.unwrap();
     assert_eq!((&audit[0].what[..], &audit[0].who[..]), ("rollout.recover", "cloud"));
     assert_eq!((&audit[1].what[..], &audit[1].who[..]), ("rollout.stop", "cloud"));
-    assert!(audit[1].detail.contains("failed for 7 of 100"), "{}", audit[1].detail);
+    assert!(audit[1].detail.contains("failed for 17 of 100"), "{}", audit[1].detail);
     let ended = bench.registry.offers().borrow().ended.clone();
     assert_eq!((ended["stopped"], ended["promoted"]), (1, 2));
 
