@@ -76,7 +76,7 @@ fn publish_takes_what_train_took() {
     );
     assert!(lax.contains("were read as UTC") && !lax.contains("are bad"), "{lax}");
     let other = folder.path().join("today.csv");
-    std::fs::write(&other, "item_id,title\nb,Beta\n").unwrap();
+    std::fs::write(&other, "item_id,title\na,Alpha\n").unwrap();
     let today = publish(&["--bad-rows-max", "0.5", "--items", other.to_str().unwrap()]);
     assert!(today.contains("today.csv: 1 rows, 0 skipped"), "{today}");
 }

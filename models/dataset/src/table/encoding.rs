@@ -15,8 +15,8 @@ pub(super) struct Dialect {
     pub(super) skipped: u64,
 }
 
-/// Separators, the likeliest first. A space is one only where it finds columns that are looked for.
-const DELIMITERS: [u8; 5] = *b",;\t| ";
+/// Separators, the likeliest first.
+const DELIMITERS: [u8; 4] = *b",;\t|";
 
 /// Unpacks gzip, and stops where it unpacks to more than a file may have.
 pub(super) fn gunzip(source: impl Read + 'static) -> Box<dyn Read> {
@@ -147,14 +147,17 @@ fn header_line(head: &[u8]) -> &[u8] {
     &head[..end.unwrap_or(head.len())]
 }
 
-/// The separator that finds the most columns with known names; of equals the one that finds most columns.
+/// The separator that finds the most columns with known names; of equals the one that finds most columns. A space is one only
+/// where there is no other.
 fn delimiter(line: &[u8], known: &dyn Fn(&str) -> bool) -> u8 {
+    if line.contains(&b' ') && !line.iter().any(|byte| DELIMITERS.contains(byte)) {
+        return b' ';
+    }
     let line = String::from_utf8_lossy(line);
     let score = |delimiter: u8| {
         let names = line.split(char::from(delimiter)).map(|name| name.trim().trim_matches('"'));
         let hits = names.clone().filter(|name| known(name)).count();
-        let count = if delimiter == b' ' { 0 } else { names.count() };
-        (hits, count, std::cmp::Reverse(DELIMITERS.iter().position(|&d| d == delimiter)))
+        (hits, names.count(), std::cmp::Reverse(DELIMITERS.iter().position(|&d| d == delimiter)))
     };
     DELIMITERS.into_iter().max_by_key(|&delimiter| score(delimiter)).unwrap_or(b',')
 }
