@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use proto::client::Answer;
+use proto::client::{Answer, DetailedAnswer, Tracked};
 use proto::limits::TRACK_EVENTS_MAX;
-use proto::{Code, ErrorReply, EventId, EventKind, TraceId, VisitorId};
+use proto::{Code, ErrorReply, Event, EventId, EventKind, TraceId, VisitorId};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -118,7 +118,16 @@ impl Client {
     /// [`SdkError::Refused`] where the request is not allowed, [`SdkError::Deadline`] and [`SdkError::Unavailable`]
     /// where no node answered.
     pub async fn recommend(&self, request: SlotRequest) -> Result<Answer, SdkError> {
-        self.inner.recommend(request).await
+        self.inner.recommend(request, false).await.map(|detailed| detailed.answer)
+    }
+
+    /// [`Client::recommend`] with what [`SlotRequest::fields`] names of each item, and with why the answer is less than it
+    /// could have been, if it is. Nodes of before 0.2 do not know the question.
+    ///
+    /// # Errors
+    /// As [`Client::recommend`].
+    pub async fn recommend_detailed(&self, request: SlotRequest) -> Result<DetailedAnswer, SdkError> {
+        self.inner.recommend(request, true).await
     }
 
     /// Takes note of something a visitor did. Returns when the event is in the queue for good (with
@@ -155,6 +164,16 @@ impl Client {
         let ids = inner.queue.append(&drafts, at_ms).await?;
         add(&inner.counters.tracked, ids.len() as u64);
         Ok(ids)
+    }
+
+    /// Hands over 1 to [`TRACK_EVENTS_MAX`] events that happened before, with ids and times of their own: a visitor's past
+    /// from another system. They go past the queue; when this returns, a PoP holds them. Events dedupe by id, so the same
+    /// call may be repeated.
+    ///
+    /// # Errors
+    /// [`SdkError::Refused`] where an event is not allowed; else, once `within` has passed, what the last node said.
+    pub async fn import(&self, events: Vec<Event>, within: Duration) -> Result<Tracked, SdkError> {
+        self.inner.import(events, within).await
     }
 
     /// Waits until every event tracked so far is acknowledged (or put aside).

@@ -73,7 +73,7 @@ impl Inner {
     }
 
     /// The node to send to, when it is ready; another than `avoid`, if there is one.
-    async fn delivery_node(&self, avoid: Option<Address>) -> Address {
+    pub(crate) async fn delivery_node(&self, avoid: Option<Address>) -> Address {
         let (address, wait_ms) = {
             let session = self.session();
             let now_ms = self.now_ms();

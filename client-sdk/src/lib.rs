@@ -24,7 +24,7 @@
 //! | [`Client`] | the handle; clones are the same client |
 //! | `session` | decides, purely: which node, when another, how long a pause, how large a batch |
 //! | `pool` | holds connections, each opened with a session |
-//! | `recommend`, `deliver`, `keep` | act: answer a slot, empty the queue, stay with the nearest node |
+//! | `recommend`, `deliver`, `import`, `keep` | act: answer a slot, empty the queue, hand over a past, stay with the nearest node |
 //! | `queue` | holds events until a node has acknowledged them, through crashes if it has a folder |
 
 mod client;
@@ -32,6 +32,7 @@ mod config;
 mod deliver;
 mod error;
 mod ids;
+mod import;
 mod keep;
 mod pool;
 mod queue;
@@ -43,7 +44,7 @@ mod stats;
 pub use client::Client;
 pub use config::{AppKey, CERTIFICATE_GRACE_MS, Config, DeadLetterHook, Timing, Trust};
 pub use error::SdkError;
-pub use proto::client::{Answer, Ranked, Reason, ServedBy};
+pub use proto::client::{Answer, Degraded, DetailedAnswer, ItemDetails, Ranked, Reason, ServedBy, Tracked};
 pub use proto::event::Attributes;
 pub use proto::{
     AnswerId, Code, DeviceId, ErrorReply, Event, EventId, EventKind, Fault, ItemId, PopId, Retry, SlotId,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use proto::TraceId;
-use proto::client::{Answer, Ask, ClientReply, Recommend};
+use proto::client::{Answer, Ask, ClientReply, DetailedAnswer, DetailedRecommend};
 use tracing::Instrument as _;
 
 use crate::client::Inner;
@@ -27,16 +27,31 @@ const SILENCE_MIN_MS: u64 = 20;
 /// First pause before the same node is asked again by the same request.
 const PAUSE_BASE_MS: u64 = 10;
 
+/// What nodes are asked.
+#[derive(Debug)]
+struct Question {
+    asked: DetailedRecommend,
+    detailed: bool,
+}
+
 impl Inner {
     /// Asks one node after another, as decided, until one answers or the deadline passes.
-    pub(crate) async fn recommend(&self, request: SlotRequest) -> Result<Answer, SdkError> {
-        request.recommend.check().map_err(|reply| SdkError::Refused { node: None, reply })?;
+    /// `detailed`: with what is known of the items.
+    pub(crate) async fn recommend(
+        &self,
+        request: SlotRequest,
+        detailed: bool,
+    ) -> Result<DetailedAnswer, SdkError> {
+        let SlotRequest { recommend, fields, deadline } = request;
+        let asked = DetailedRecommend { recommend, fields };
+        asked.check().map_err(|reply| SdkError::Refused { node: None, reply })?;
         let trace = new_trace();
-        let span = tracing::debug_span!("recommend", trace_id = %trace, slot = %request.recommend.slot);
+        let span = tracing::debug_span!("recommend", trace_id = %trace, slot = %asked.recommend.slot);
+        let question = Question { asked, detailed };
         let result = tokio::select! {
             // An answer that is there is given, though the client closes.
             biased;
-            result = self.attempt(&request, trace).instrument(span) => result,
+            result = self.attempt(&question, deadline, trace).instrument(span) => result,
             () = self.closing.cancelled() => Err(SdkError::Closed),
         };
         let counter: &AtomicU64 =
@@ -45,9 +60,14 @@ impl Inner {
         result
     }
 
-    async fn attempt(&self, request: &SlotRequest, trace: TraceId) -> Result<Answer, SdkError> {
+    async fn attempt(
+        &self,
+        question: &Question,
+        deadline: Option<Duration>,
+        trace: TraceId,
+    ) -> Result<DetailedAnswer, SdkError> {
         let default_ms = self.config.timing.deadline_ms;
-        let span_ms = request.deadline.map_or(default_ms, millis).max(1);
+        let span_ms = deadline.map_or(default_ms, millis).max(1);
         let deadline_ms = self.now_ms().saturating_add(span_ms);
         let rules = AttemptsRules {
             attempts_max: ATTEMPTS_MAX,
@@ -66,7 +86,7 @@ impl Inner {
             }
             let until_ms = match step {
                 Step::Ask(address) => {
-                    flights.push(self.question(address, &request.recommend, trace, deadline_ms));
+                    flights.push(self.question(address, question, trace, deadline_ms));
                     continue;
                 }
                 Step::GiveUp(reason) => return Err(give_up(&reason, span_ms, attempts.made(), last)),
@@ -78,7 +98,7 @@ impl Inner {
             };
             match outcome {
                 Ok(answer) => {
-                    self.answered(&address, &answer, trace, attempts.made());
+                    self.answered(&address, &answer.answer, trace, attempts.made());
                     return Ok(answer);
                 }
                 Err(AskError { failure, error }) => {
@@ -98,21 +118,30 @@ impl Inner {
     async fn question(
         &self,
         address: Address,
-        recommend: &Recommend,
+        question: &Question,
         trace: TraceId,
         deadline_ms: u64,
-    ) -> (Address, Result<Answer, AskError>) {
+    ) -> (Address, Result<DetailedAnswer, AskError>) {
         let outcome = async {
             let connection = self.connect(&address).await?;
+            let mut asked = question.asked.clone();
+            let recommend = &mut asked.recommend;
             let own = self.session().tokens.token(&recommend.visitor, &connection.session().pop);
-            let mut recommend = recommend.clone();
             recommend.token = match (own, recommend.token.take()) {
                 (Some(own), Some(given)) if given.pop == own.pop && given.index > own.index => Some(given),
                 (own, given) => own.or(given),
             };
             let left = Duration::from_millis(deadline_ms.saturating_sub(self.now_ms()).max(1));
-            match connection.ask(trace, Ask::Recommend(recommend), left).await? {
-                ClientReply::Answer(answer) => Ok(answer),
+            let ask = if question.detailed {
+                Ask::RecommendDetailed(asked)
+            } else {
+                Ask::Recommend(asked.recommend)
+            };
+            match connection.ask(trace, ask, left).await? {
+                ClientReply::Answer(answer) => {
+                    Ok(DetailedAnswer { answer, degraded: Vec::new(), details: Vec::new() })
+                }
+                ClientReply::Detailed(answer) => Ok(answer),
                 _ => Err(connection.unexpected()),
             }
         };

@@ -12,6 +12,7 @@ const COUNT: u16 = 10;
 #[derive(Debug, Clone)]
 pub struct SlotRequest {
     pub(crate) recommend: Recommend,
+    pub(crate) fields: Vec<String>,
     pub(crate) deadline: Option<Duration>,
 }
 
@@ -19,7 +20,8 @@ impl SlotRequest {
     /// Asks for 10 items.
     pub fn new(visitor: VisitorId, slot: SlotId) -> Self {
         let (token, context, exclude) = (None, Vec::new(), Vec::new());
-        Self { recommend: Recommend { visitor, slot, count: COUNT, token, context, exclude }, deadline: None }
+        let recommend = Recommend { visitor, slot, count: COUNT, token, context, exclude };
+        Self { recommend, fields: Vec::new(), deadline: None }
     }
 
     /// How many items, 1 to [`proto::limits::RECOMMEND_COUNT_MAX`].
@@ -40,6 +42,14 @@ impl SlotRequest {
     #[must_use]
     pub fn exclude(mut self, items: impl IntoIterator<Item = ItemId>) -> Self {
         self.recommend.exclude.extend(items);
+        self
+    }
+
+    /// What is wanted of each item beside its id, by [`crate::Client::recommend_detailed`]: `title`, `categories`, `image`,
+    /// `attributes` (all of them), or an attribute's name; at most [`proto::limits::FIELDS_MAX`].
+    #[must_use]
+    pub fn fields(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.fields.extend(names.into_iter().map(Into::into));
         self
     }
 

@@ -15,6 +15,8 @@ mod nodes;
 mod pops;
 mod problem;
 mod rollouts;
+mod rules;
+mod visitors;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -145,6 +147,7 @@ fn routes() -> Vec<(&'static str, Class, MethodRouter<Api>)> {
         ("/v1/pops/{pop}/accept-loss", Class::Long, post(pops::accept_loss)),
         ("/v1/events", Class::Short, get(events::recent)),
         ("/v1/events/count", Class::Short, get(events::count)),
+        ("/v1/events/export", Class::Short, get(events::export)),
         ("/v1/artifacts", Class::Long, post(artifacts::store).layer(DefaultBodyLimit::disable())),
         ("/v1/bundles", Class::Long, get(bundles::list).post(bundles::publish)),
         ("/v1/bundles/{revision}", Class::Short, get(bundles::one)),
@@ -152,10 +155,13 @@ fn routes() -> Vec<(&'static str, Class, MethodRouter<Api>)> {
         ("/v1/rollouts", Class::Short, get(rollouts::list)),
         ("/v1/rollouts/{revision}/promote", Class::Short, post(rollouts::promote)),
         ("/v1/rollouts/{revision}/stop", Class::Short, post(rollouts::stop)),
+        ("/v1/rules", Class::Long, get(rules::show).put(rules::set)),
         ("/v1/signing-key", Class::Short, get(bundles::signing_key)),
         ("/v1/nodes/enrolments", Class::Short, post(nodes::enrolment)),
         ("/v1/nodes/revoked", Class::Short, get(nodes::revoked)),
         ("/v1/nodes/{pop}/{node}/revoke", Class::Short, post(nodes::revoke)),
+        ("/v1/visitors/erase", Class::Short, post(visitors::erase)),
+        ("/v1/visitors/erasure", Class::Short, get(visitors::erasure)),
         ("/v1/audit", Class::Short, get(audit::recent)),
     ]
 }

@@ -10,9 +10,10 @@ use edge_store::{Store, StoreError};
 use edge_uplink::{CloudLink, Report};
 use proto::control::{ContentPurged, Membership, PurgeContent};
 use proto::peer::MemberChange;
-use proto::{Code, ErrorReply};
+use proto::profile::Profile;
+use proto::{Code, ErrorReply, IdError, VisitorId};
 use serde::{Deserialize, Serialize};
-use service::http::{Body, Refusal};
+use service::http::{Body, Query, Refusal};
 
 use crate::purge::Purger;
 
@@ -73,7 +74,8 @@ pub struct StateDigest {
 }
 
 /// `/v1/status`, `/v1/digest`; with the token: `POST /v1/members` (a [`MemberChange`] as JSON), `POST /v1/transfer` (leadership goes
-/// to another node, if this one has it), and `POST /v1/purge` (a [`PurgeContent`]).
+/// to another node, if this one has it), `POST /v1/purge` (a [`PurgeContent`]), and `GET /v1/profile?visitor=u:<user>` (what this
+/// PoP knows of a visitor; `d:<device>` for a device).
 pub fn router(admin: Admin) -> Router {
     Router::new()
         .route("/v1/status", get(status))
@@ -81,6 +83,7 @@ pub fn router(admin: Admin) -> Router {
         .route("/v1/members", post(member))
         .route("/v1/transfer", post(transfer))
         .route("/v1/purge", post(purge))
+        .route("/v1/profile", get(profile))
         .with_state(Arc::new(admin))
 }
 
@@ -133,6 +136,26 @@ async fn purge(
     admin.authorize(&headers)?;
     tracing::info!(target: "audit", ?asked, "an admin purges content");
     Ok(Json(admin.purger.purge(&asked).await?))
+}
+
+/// Whose profile.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Whose {
+    visitor: String,
+}
+
+/// All that this node knows of a visitor; a follower may be a moment behind.
+async fn profile(
+    State(admin): State<Arc<Admin>>,
+    headers: HeaderMap,
+    Query(Whose { visitor }): Query<Whose>,
+) -> Result<Json<Profile>, Refusal> {
+    admin.authorize(&headers)?;
+    let visitor: VisitorId =
+        visitor.parse().map_err(|error: IdError| ErrorReply::new(Code::Invalid, error.to_string()))?;
+    tracing::info!(target: "audit", "an admin reads what is known of a visitor");
+    Ok(Json(admin.store.view(&visitor).profile))
 }
 
 impl Admin {

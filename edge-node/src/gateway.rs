@@ -12,7 +12,9 @@ mod shedding;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use proto::client::{Ask, ClientReply, ClientRequest, OpenSession, SessionOpened, Track, Tracked};
+use proto::client::{
+    Ask, ClientReply, ClientRequest, DetailedRecommend, OpenSession, SessionOpened, Track, Tracked,
+};
 use proto::command::{Command, Effect};
 use proto::limits::EVENT_FUTURE_MS_MAX;
 use proto::{Code, ErrorReply, SessionToken};
@@ -208,7 +210,7 @@ impl Gateway {
     /// Answers whoever may ask.
     async fn answer(&self, caller: &Caller, request: ClientRequest) -> ClientReply {
         let scope = match &request.ask {
-            Ask::Recommend(_) => Some(Scope::Recommend),
+            Ask::Recommend(_) | Ask::RecommendDetailed(_) => Some(Scope::Recommend),
             Ask::Track(_) => Some(Scope::Track),
             Ask::Session(_) | Ask::Ping => None,
         };
@@ -225,8 +227,13 @@ impl Gateway {
         let deadline = started + self.deadline(request.deadline_ms);
         let ask = asked(&request.ask);
         let reply = match request.ask {
-            Ask::Recommend(ask) => {
-                pipeline::recommend(self, ask, started, deadline).await.map(ClientReply::Answer)
+            Ask::Recommend(recommend) => {
+                let asked = DetailedRecommend { recommend, fields: Vec::new() };
+                let answered = pipeline::recommend(self, asked, started, deadline).await;
+                answered.map(|detailed| ClientReply::Answer(detailed.plain()))
+            }
+            Ask::RecommendDetailed(asked) => {
+                pipeline::recommend(self, asked, started, deadline).await.map(ClientReply::Detailed)
             }
             Ask::Track(track) => self.track(track, deadline).await.map(ClientReply::Tracked),
             Ask::Session(open) => self.session(&open).map(|(_, opened)| ClientReply::Session(opened)),
@@ -302,7 +309,7 @@ impl Gateway {
 /// What is asked, for metrics.
 fn asked(ask: &Ask) -> &'static str {
     match ask {
-        Ask::Recommend(_) => "recommend",
+        Ask::Recommend(_) | Ask::RecommendDetailed(_) => "recommend",
         Ask::Track(_) => "track",
         Ask::Session(_) => "session",
         Ask::Ping => "ping",

@@ -9,6 +9,7 @@
 //! | [`bundles`] | pulls, verifies, activates bundles |
 //! | [`workers`] | the threads that run models |
 //! | [`commits`] | the store as the uplink sees it |
+//! | [`erasures`] | visitors of whom nothing is to be known any more |
 //! | [`disk`] | what happens when the disk fails |
 //! | [`standing`] | its place in its PoP, and the PoP's towards the cloud |
 //! | [`reload`] | settings that are read again |
@@ -20,6 +21,7 @@ pub mod clock;
 pub mod commits;
 pub mod config;
 pub mod disk;
+pub mod erasures;
 pub mod gateway;
 pub mod identity;
 pub mod metrics;

@@ -28,6 +28,7 @@ use crate::bundles::{ActiveBundle, Bundles, Folder, Refusal, Sources};
 use crate::commits::{StoreCommits, caught_up_leader};
 use crate::config::{ClientsConfig, Config};
 use crate::disk;
+use crate::erasures;
 use crate::gateway::Gateway;
 use crate::gateway::http::{self, Http, HttpMetrics};
 use crate::identity::{IdentityMetrics, Keeper, Own, PublicCertificate, PublicMetrics};
@@ -161,6 +162,7 @@ async fn live(settings: &NodeSettings, doors_within: Duration, shutdown: Shutdow
     let commits = StoreCommits::follow(store.clone(), shutdown.clone());
     let admin = Admin { store: store.clone(), purger, cloud: cloud.clone(), report: report.clone(), token };
     let admin = admin_routes(admin, registry, ready);
+    let (erasing, leading) = (cloud.clone(), leader.clone());
     let peers = Arc::new(Peers { store: store.clone(), folder });
     // Peers are served until the very end: the store shuts down over them.
     let peers_end = Shutdown::new();
@@ -176,6 +178,7 @@ async fn live(settings: &NodeSettings, doors_within: Duration, shutdown: Shutdow
     }
     tasks.spawn(edge_uplink::tail(Arc::new(commits), leader, cloud, shutdown.clone()));
     tasks.spawn(bundles.run(shutdown.clone()));
+    tasks.spawn(erasures::follow(store.clone(), erasing, leading, shutdown.clone()));
     tasks.spawn(disk::end_when_it_recovers(store.clone(), config.dir.clone(), shutdown.clone()));
     tasks.spawn(http);
     tasks.spawn(settings.clone().follow(changing(&gateway, own_shown), shutdown.clone()));

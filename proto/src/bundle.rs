@@ -1,5 +1,7 @@
 //! Bundles: the signed, numbered set of catalog, models and rules that comes down to the edges.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::event::Attributes;
@@ -126,11 +128,82 @@ pub struct Rules {
     /// Visitors alike, and what they like. The first that matches counts.
     #[serde(default)]
     pub segments: Vec<Segment>,
+    /// As [`RuleSettings::caps`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub caps: BTreeMap<String, u16>,
+    /// As [`RuleSettings::repeat_bought`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repeat_bought: bool,
+    /// As [`RuleSettings::explore_share`]. Left out where it is the default, so that nodes which do not know it read the rules.
+    #[serde(default = "RuleSettings::explore_share_default", skip_serializing_if = "is_default_share")]
+    pub explore_share: f32,
+}
+
+/// 1 - `share`, so that 0.85 leaves 0.15 and not 0.14999998, and the other way round.
+fn complement(share: f32) -> f32 {
+    (((1.0 - f64::from(share)) * 1e6).round() / 1e6) as f32
+}
+
+fn is_default_share(share: &f32) -> bool {
+    *share == RuleSettings::explore_share_default()
+}
+
+/// What people decide of [`Rules`]; the rest is counted from data. The file of `rockpool bundle publish --rules` and
+/// `rockpool rules set`, and the body of `/v1/rules`. What is left out has its default.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RuleSettings {
+    /// Items that are never served.
+    pub block: Vec<ItemId>,
+    /// Most items of one answer that share a value: of `category`, or of the item's attribute of that name, for example
+    /// `{"category": 3, "brand": 2}`. At most [`crate::limits::CAPS_MAX`], each from 1.
+    pub caps: BTreeMap<String, u16>,
+    /// How much an answer's items shall differ in their categories, against how well each fits: 0 not at all, 1 before all else.
+    pub diversity: f32,
+    /// Share of an answer's places that new items get, from 0 to 1: those that nobody has dealt with, so that no model knows them.
+    /// Those nearest to what the visitor liked come first.
+    pub explore_share: f32,
+    /// Whether what a visitor bought (a conversion) is offered again like anything else. False: only when nothing else is left.
+    pub repeat_bought: bool,
+    /// An item that a visitor saw this often without a click is no longer offered. 0: no cap.
+    pub seen_max: u16,
+}
+
+impl RuleSettings {
+    fn explore_share_default() -> f32 {
+        0.1
+    }
+}
+
+impl Default for RuleSettings {
+    fn default() -> Self {
+        Rules::default().settings()
+    }
 }
 
 impl Rules {
     fn diversity_lambda_default() -> f32 {
         0.85
+    }
+
+    /// What people decided of them.
+    pub fn settings(&self) -> RuleSettings {
+        RuleSettings {
+            block: self.blocked.clone(),
+            caps: self.caps.clone(),
+            diversity: complement(self.diversity_lambda),
+            explore_share: self.explore_share,
+            repeat_bought: self.repeat_bought,
+            seen_max: self.seen_max,
+        }
+    }
+
+    /// The same, as people decide now.
+    #[must_use]
+    pub fn with(self, settings: RuleSettings) -> Self {
+        let RuleSettings { block, caps, diversity, explore_share, repeat_bought, seen_max } = settings;
+        let diversity_lambda = complement(diversity);
+        Self { blocked: block, caps, diversity_lambda, explore_share, repeat_bought, seen_max, ..self }
     }
 }
 
@@ -142,6 +215,9 @@ impl Default for Rules {
             seen_max: 0,
             popular: Vec::new(),
             segments: Vec::new(),
+            caps: BTreeMap::new(),
+            repeat_bought: false,
+            explore_share: RuleSettings::explore_share_default(),
         }
     }
 }
@@ -156,4 +232,33 @@ pub struct Segment {
     pub when: Attributes,
     /// What they like, best first.
     pub popular: Vec<ItemId>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_of_today_are_read_by_nodes_of_yesterday_until_a_new_one_is_used() {
+        let text = serde_json::to_string(&Rules::default()).unwrap();
+        for new in ["caps", "repeat_bought", "explore_share"] {
+            assert!(!text.contains(new), "{text}");
+        }
+        let old: Rules = serde_json::from_str(r#"{"blocked": ["a"], "diversity_lambda": 0.5}"#).unwrap();
+        assert_eq!((old.explore_share, old.repeat_bought, old.caps.len()), (0.1, false, 0));
+    }
+
+    #[test]
+    fn settings_go_in_and_come_out() {
+        let text = r#"{"block": ["a"], "caps": {"category": 3, "brand": 2}, "diversity": 0.3, "repeat_bought": true}"#;
+        let settings: RuleSettings = serde_json::from_str(text).unwrap();
+        assert_eq!((settings.explore_share, settings.seen_max), (0.1, 0), "what is left out has its default");
+        let popular = vec![ItemId::new("p").unwrap()];
+        let rules = Rules { popular: popular.clone(), ..Rules::default() }.with(settings.clone());
+        assert_eq!((&rules.popular, rules.diversity_lambda), (&popular, 0.7));
+        assert_eq!(rules.settings(), settings);
+        assert_eq!(RuleSettings::default().diversity, 0.15);
+        assert_eq!(Rules::default().with(RuleSettings::default()), Rules::default());
+        assert!(serde_json::from_str::<RuleSettings>(r#"{"blocked": ["a"]}"#).is_err(), "no such field");
+    }
 }

@@ -5,12 +5,15 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::bundle::Item;
 use crate::error::{Code, ErrorReply};
 use crate::event::{Attributes, Event, check_attributes};
 use crate::ids::{
     AnswerId, ItemId, ModelVersion, NodeId, PopId, Revision, SessionToken, SlotId, TraceId, VisitorId,
 };
-use crate::limits::{EXCLUDE_ITEMS_MAX, RECOMMEND_COUNT_MAX, TRACK_EVENTS_MAX};
+use crate::limits::{
+    ATTRIBUTE_BYTES_MAX, EXCLUDE_ITEMS_MAX, FIELDS_MAX, RECOMMEND_COUNT_MAX, TRACK_EVENTS_MAX,
+};
 
 /// A request with what every request carries.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +37,8 @@ pub enum Ask {
     Track(Track),
     /// Are you there?
     Ping,
+    /// Answer a slot, with what is known of the items and of how the answer came about.
+    RecommendDetailed(DetailedRecommend),
 }
 
 /// What a node answers.
@@ -49,6 +54,8 @@ pub enum ClientReply {
     Pong,
     /// Instead of any of them.
     Error(ErrorReply),
+    /// To [`Ask::RecommendDetailed`].
+    Detailed(DetailedAnswer),
 }
 
 /// Presents the app.
@@ -136,6 +143,113 @@ pub enum Reason {
     Segment,
     /// Most visitors like it.
     Popular,
+    /// It is new: nobody has dealt with it, so it is tried.
+    New,
+    /// The visitor has met it before, and nothing else is left.
+    Again,
+}
+
+/// Why an answer is less than it could have been.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Degraded {
+    /// The node has more to do than it can bear: no model was run.
+    Shed,
+    /// A model did not get its turn, or did not end, within its share of the deadline.
+    ModelTimeout,
+    /// A model failed.
+    ModelFailed,
+    /// The active bundle has no retrieval model.
+    NoModel,
+    /// The node has no bundle yet.
+    NoBundle,
+    /// What the node knows of the visitor may be too old to be used: the visitor was answered as an unknown one.
+    Stale,
+    /// What the session token stands for was not known here in time.
+    Behind,
+}
+
+/// Asks for items for a slot, and for what is known of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DetailedRecommend {
+    /// For whom, where, how many.
+    pub recommend: Recommend,
+    /// What of each item: `title`, `categories`, `image`, `attributes` (all of them), or an attribute's name. At most
+    /// [`FIELDS_MAX`].
+    pub fields: Vec<String>,
+}
+
+impl DetailedRecommend {
+    /// Checks what types cannot.
+    pub fn check(&self) -> Result<(), ErrorReply> {
+        if self.fields.len() > FIELDS_MAX {
+            let message = format!("at most {FIELDS_MAX} fields, not {}", self.fields.len());
+            return Err(ErrorReply::new(Code::TooLarge, message));
+        }
+        if self.fields.iter().any(|field| field.is_empty() || field.len() > ATTRIBUTE_BYTES_MAX) {
+            let message = format!("a field's name has 1 to {ATTRIBUTE_BYTES_MAX} bytes");
+            return Err(ErrorReply::new(Code::Invalid, message));
+        }
+        self.recommend.check()
+    }
+}
+
+/// An answer with what was asked of its items.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DetailedAnswer {
+    /// The answer.
+    pub answer: Answer,
+    /// Why it is less than it could have been; empty: it is not.
+    pub degraded: Vec<Degraded>,
+    /// What was asked of each item of the answer, in their order; empty where nothing was asked.
+    pub details: Vec<ItemDetails>,
+}
+
+impl DetailedAnswer {
+    /// The answer as clients of before know it: they have no word for the newer reasons.
+    pub fn plain(mut self) -> Answer {
+        for ranked in &mut self.answer.items {
+            if matches!(ranked.reason, Reason::New | Reason::Again) {
+                ranked.reason = Reason::Popular;
+            }
+        }
+        self.answer
+    }
+}
+
+/// What was asked of an item, as the active bundle's catalog has it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct ItemDetails {
+    /// Its title.
+    pub title: Option<String>,
+    /// Its categories.
+    pub categories: Option<Vec<String>>,
+    /// Its picture, if it has one.
+    pub image: Option<String>,
+    /// Those of its attributes that were asked for, and that it has.
+    pub attributes: Attributes,
+}
+
+impl ItemDetails {
+    /// What `fields` name of an item.
+    pub fn of(item: &Item, fields: &[String]) -> Self {
+        let asked = |name: &str| fields.iter().any(|field| field == name);
+        let all = asked("attributes");
+        let attributes = item.attributes.iter().filter(|(name, _)| all || asked(name));
+        Self {
+            title: asked("title").then(|| item.title.clone()),
+            categories: asked("categories").then(|| item.categories.clone()),
+            image: item.image.clone().filter(|_| asked("image")),
+            attributes: attributes.cloned().collect(),
+        }
+    }
+
+    /// About how many bytes it takes.
+    pub fn bytes(&self) -> usize {
+        let texts = self.title.iter().chain(&self.image).chain(self.categories.iter().flatten());
+        let pairs = self.attributes.iter().map(|(name, value)| name.len() + value.len() + 8);
+        texts.map(|text| text.len() + 8).sum::<usize>() + pairs.sum::<usize>()
+    }
 }
 
 /// One item of an answer.
@@ -143,7 +257,8 @@ pub enum Reason {
 pub struct Ranked {
     /// Which.
     pub item: ItemId,
-    /// From 0 to 1, relative to the other candidates of this answer: it orders, and is no probability.
+    /// From 0 to 1, relative to the other candidates of this answer, and never more than that of the item before it: it orders,
+    /// and is no probability.
     pub score: f32,
     /// Why.
     pub reason: Reason,

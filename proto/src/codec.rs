@@ -13,7 +13,7 @@ use crate::command::Command;
 use crate::enrol::{EnrolReply, EnrolRequest};
 use crate::error::{Code, ErrorReply};
 use crate::peer::{PeerReply, PeerRequest};
-use crate::profile::Profile;
+use crate::profile::{Profile, Profile1};
 use crate::uplink::{UplinkReply, UplinkRequest};
 
 /// Bytes of a frame's header.
@@ -65,7 +65,8 @@ impl FrameKind {
     pub const fn body_bytes_max(self) -> usize {
         match self {
             FrameKind::ClientRequest => 512 * KIB,
-            FrameKind::ClientReply => 64 * KIB,
+            // A client of before there were items' fields takes 64 KiB, and never asks for more.
+            FrameKind::ClientReply => MIB,
             FrameKind::PeerRequest | FrameKind::PeerReply => 8 * MIB,
             FrameKind::UplinkRequest => 4 * MIB,
             FrameKind::UplinkReply => MIB,
@@ -140,6 +141,7 @@ pub trait Stored: Serialize + DeserializeOwned {}
 impl Stored for Manifest {}
 impl Stored for SignedManifest {}
 impl Stored for Profile {}
+impl Stored for Profile1 {}
 impl Stored for Command {}
 impl Stored for Vec<Command> {}
 impl Stored for crate::event::Event {}

@@ -44,6 +44,16 @@ pub enum Command {
         /// Or all.
         all: bool,
     },
+    /// Forget a visitor: what happened up to then, also what arrives later. Every node must know this command before the
+    /// first one is proposed.
+    Erase {
+        /// Who.
+        visitor: VisitorId,
+        /// Until when, milliseconds since 1970 UTC.
+        at_ms: u64,
+        /// The erasure's number in the cloud.
+        number: u64,
+    },
 }
 
 /// What applying one [`Command`] did.

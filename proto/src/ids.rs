@@ -23,6 +23,9 @@ pub enum IdError {
     /// The text holds a control character.
     #[error("an id must not contain control characters")]
     ControlCharacter,
+    /// The text names no visitor.
+    #[error("a visitor is u:<user> or d:<device>")]
+    NoVisitor,
 }
 
 fn checked(text: &str) -> Result<(), IdError> {
@@ -112,6 +115,19 @@ impl fmt::Display for VisitorId {
         match self {
             VisitorId::User(id) => write!(f, "u:{id}"),
             VisitorId::Device(id) => write!(f, "d:{id}"),
+        }
+    }
+}
+
+/// The inverse of its [`fmt::Display`].
+impl std::str::FromStr for VisitorId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        match text.split_once(':') {
+            Some(("u", user)) => UserId::new(user).map(VisitorId::User),
+            Some(("d", device)) => DeviceId::new(device).map(VisitorId::Device),
+            _ => Err(IdError::NoVisitor),
         }
     }
 }

@@ -40,3 +40,11 @@ pub const REVOKED_NODES_MAX: usize = 10_000;
 pub const ERROR_MESSAGE_BYTES_MAX: usize = 512;
 /// Nodes of a PoP, those that do not vote yet included.
 pub const MEMBERS_LEN_MAX: usize = 15;
+/// Most caps in the rules of a bundle.
+pub const CAPS_MAX: usize = 8;
+/// Most fields of items that a `Recommend` request may ask for.
+pub const FIELDS_MAX: usize = 32;
+/// Most bytes of items' fields in one answer.
+pub const DETAILS_BYTES_MAX: usize = 512 * 1024;
+/// Most erasures in one reply of the cloud.
+pub const ERASURES_MAX: usize = 500;

@@ -7,7 +7,7 @@ use crate::bundle::SignedManifest;
 use crate::control::{NodeReport, Standing};
 use crate::error::ErrorReply;
 use crate::event::Event;
-use crate::ids::{Digest, NodeId, Offset, Revision};
+use crate::ids::{Digest, NodeId, Offset, Revision, VisitorId};
 
 /// One request on a stream of its own; [`UplinkRequest::Subscribe`] keeps its stream and hears many replies.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,6 +44,23 @@ pub enum UplinkRequest {
     },
     /// Where the node stands, beside each report. Replied to with [`UplinkReply::Noted`].
     Standing(Standing),
+    /// Which visitors are to be erased? This PoP's Raft group has erased all of them up to this number. Replied to with
+    /// [`UplinkReply::Erasures`].
+    Erasures {
+        /// Number of the last one that it carried out; 0: none.
+        after: u64,
+    },
+}
+
+/// A visitor of whom nothing is to be known any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Erasure {
+    /// Its number; it only grows.
+    pub number: u64,
+    /// Who.
+    pub visitor: VisitorId,
+    /// What happened up to then is erased, also what arrives later. Milliseconds since 1970 UTC.
+    pub at_ms: u64,
 }
 
 /// The cloud's reply.
@@ -77,4 +94,6 @@ pub enum UplinkReply {
     /// To [`UplinkRequest::Revoked`]: all of them, or none where the node knows all. At most
     /// [`crate::limits::REVOKED_NODES_MAX`].
     Revoked(Vec<NodeId>),
+    /// To [`UplinkRequest::Erasures`]: the next of them, by number, at most [`crate::limits::ERASURES_MAX`].
+    Erasures(Vec<Erasure>),
 }

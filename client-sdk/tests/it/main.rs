@@ -5,5 +5,6 @@ mod connecting;
 mod crash;
 mod delivering;
 mod failing_over;
+mod importing;
 mod pop;
 mod quic;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use client_sdk::{Client, Config, EventKind, ItemId, SlotRequest, Trust, UserId, VisitorId};
 use proto::client::{
-    Answer, Ask, ClientReply, ClientRequest, Ranked, Reason, Recommend, ServedBy, SessionOpened, Track,
-    Tracked,
+    Answer, Ask, ClientReply, ClientRequest, Degraded, DetailedAnswer, DetailedRecommend, ItemDetails,
+    Ranked, Reason, Recommend, ServedBy, SessionOpened, Track, Tracked,
 };
 use proto::{AnswerId, Code, ErrorReply, Event, EventId, NodeId, PopId, Revision, SessionToken, TraceId};
 use transport::memory::{MemoryListener, Network, Settings};
@@ -128,7 +128,8 @@ impl Pop {
         if !is_session && !open.load(std::sync::atomic::Ordering::SeqCst) {
             self.lock().unannounced += 1;
         }
-        let about_items = matches!(request.ask, Ask::Recommend(_) | Ask::Track(_));
+        let about_items =
+            matches!(request.ask, Ask::Recommend(_) | Ask::RecommendDetailed(_) | Ask::Track(_));
         let manner = if about_items { self.manner(node) } else { Manner::Serve };
         let reply = match manner {
             Manner::Silent => return std::future::pending().await,
@@ -181,6 +182,15 @@ impl Pop {
                 let answer = answer(&recommend, request.trace);
                 state.asked.push(Asked { node, trace: request.trace, recommend });
                 ClientReply::Answer(answer)
+            }
+            Ask::RecommendDetailed(DetailedRecommend { recommend, fields }) => {
+                let answer = answer(&recommend, request.trace);
+                let title = |item: &Ranked| {
+                    fields.contains(&"title".to_owned()).then(|| format!("The {}", item.item))
+                };
+                let of = |item| ItemDetails { title: title(item), ..ItemDetails::default() };
+                let details = answer.items.iter().map(of).collect();
+                ClientReply::Detailed(DetailedAnswer { answer, degraded: vec![Degraded::Shed], details })
             }
             Ask::Track(track) => state.track(track),
         }

@@ -41,6 +41,12 @@ pub enum RegistryError {
     /// Something else was published while this was validated.
     #[error("another bundle was published meanwhile")]
     Overtaken,
+    /// Rules are a bundle's, and there is none.
+    #[error("nothing was published yet: publish a bundle first")]
+    NothingPublished,
+    /// What people decided of the rules cannot be.
+    #[error("rules: {0}")]
+    Rules(String),
     /// An artifact was never uploaded.
     #[error("{kind:?} {digest} was not uploaded: upload it first")]
     NotUploaded {
@@ -91,9 +97,9 @@ impl RegistryError {
     /// The code that says whose fault it is and whether to try again.
     pub fn code(&self) -> Code {
         match self {
-            Self::Config(_) | Self::WrongSize { .. } => Code::Invalid,
+            Self::Config(_) | Self::WrongSize { .. } | Self::Rules(_) => Code::Invalid,
             Self::NoteTooLong(_) => Code::TooLarge,
-            Self::NoRevision(_) | Self::NotUploaded { .. } => Code::NotFound,
+            Self::NoRevision(_) | Self::NothingPublished | Self::NotUploaded { .. } => Code::NotFound,
             Self::IsNewest(_)
             | Self::IsOffered { .. }
             | Self::WasStopped(_)

@@ -12,6 +12,7 @@ pub mod error;
 mod key;
 pub mod offers;
 pub mod rollout;
+mod rules;
 mod trials;
 mod validate;
 
@@ -50,6 +51,8 @@ enum Proof {
     Known(&'static str),
     /// They have had one, and canaries need them back, unless somebody was quicker.
     Recovery,
+    /// They do, and are made of what was newest: of nothing newer.
+    OnTopOf(Revision),
 }
 
 #[derive(Debug)]

@@ -219,6 +219,9 @@ impl Registry {
         if proof == Proof::Recovery && !trials.rollout.needs_recovery() {
             return Err(RegistryError::Overtaken);
         }
+        if matches!(proof, Proof::OnTopOf(newest) if newest != self.revision()) {
+            return Err(RegistryError::Overtaken);
+        }
         let pops = storage.pops().await?;
         let alive = trials.arrived.iter().filter(|(_, at)| now_ms.saturating_sub(**at) <= SILENT_MS);
         let arrived: BTreeSet<PopId> = alive.map(|(pop, _)| pop.clone()).collect();
@@ -230,7 +233,7 @@ impl Registry {
         let (mut next, mut changed) = (trials.rollout.clone(), Vec::new());
         let roll = |revision| {
             changed = match proof {
-                Proof::None => next.begin(revision, plan, now_ms),
+                Proof::None | Proof::OnTopOf(_) => next.begin(revision, plan, now_ms),
                 Proof::Known(reason) => next.begin_proved(revision, reason, now_ms),
                 Proof::Recovery => next.begin_proved(revision, "back to what was promoted last", now_ms),
             };

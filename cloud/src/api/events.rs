@@ -1,10 +1,10 @@
-//! `GET /v1/events`, `GET /v1/events/count`.
+//! `GET /v1/events`, `GET /v1/events/count`, `GET /v1/events/export`.
 
 use axum::Json;
 use axum::extract::State;
 use cloud_storage::events::RECENT_MAX;
 use cloud_storage::{Filter, Storage};
-use proto::control::{EventCounts, EventView};
+use proto::control::{EventCounts, EventPage, EventView};
 use proto::{Code, TraceId};
 use serde::Deserialize;
 use service::http::Query;
@@ -31,6 +31,30 @@ pub(super) async fn recent(
     let trace = wanted.trace.as_deref().map(trace).transpose()?;
     let filter = Filter { visitor: wanted.visitor, trace };
     Ok(Json(storage.events_recent(&filter, wanted.limit.min(RECENT_MAX)).await?))
+}
+
+/// Which page.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Page {
+    /// The cursor: `next` of the page before.
+    #[serde(default)]
+    after: u64,
+    /// `u:<user>` or `d:<device>`.
+    visitor: Option<String>,
+    #[serde(default = "page_default")]
+    limit: u32,
+}
+
+fn page_default() -> u32 {
+    RECENT_MAX
+}
+
+pub(super) async fn export(
+    State(storage): State<Storage>,
+    Query(page): Query<Page>,
+) -> Result<Json<EventPage>, ApiError> {
+    Ok(Json(storage.events_page(page.after, page.visitor.as_deref(), page.limit).await?))
 }
 
 pub(super) async fn count(State(storage): State<Storage>) -> Result<Json<EventCounts>, ApiError> {

@@ -134,6 +134,7 @@ fn samples() -> Vec<(&'static str, Value)> {
         artifacts: vec![artifact.clone()],
     };
     let event = EventView {
+        seq: 1,
         id: EventId(uuid::Uuid::nil()),
         pop: pop.clone(),
         offset: Offset(1),
@@ -143,7 +144,17 @@ fn samples() -> Vec<(&'static str, Value)> {
         at_ms: 1,
         received_at_ms: 1,
         trace: "0".repeat(32),
+        slot: Some("home".parse().unwrap()),
+        position: Some(0),
+        answer: Some(proto::AnswerId(uuid::Uuid::nil())),
+        value_micros: Some(1),
+        currency: Some("EUR".into()),
+        stars: Some(5.0),
+        name: Some("a".into()),
+        attributes: Some(vec![("b".into(), "c".into())]),
     };
+    let erasure = ErasureView { number: 1, erased_at_ms: 1, events: 1, waiting: vec![pop.clone()] };
+    let page = EventPage { events: vec![event.clone()], next: 1, last: 1 };
     let audit = AuditView { seq: 1, at_ms: 1, who: "a".into(), what: "b".into(), detail: "c".into() };
     let publish = PublishBundle { artifacts: vec![artifact.clone()], note: String::new() };
     let stored = ArtifactStored { digest: artifact.digest, size: 0 };
@@ -195,6 +206,10 @@ fn samples() -> Vec<(&'static str, Value)> {
         ("AcceptLoss", json(serde_json::to_value(AcceptLoss { ahead, reason: String::new() }))),
         ("LossAccepted", json(serde_json::to_value(loss))),
         ("BundleView", json(serde_json::to_value(bundle))),
+        ("RuleSettings", json(serde_json::to_value(proto::bundle::RuleSettings::default()))),
+        ("EraseVisitor", json(serde_json::to_value(EraseVisitor { visitor: "u:1".into() }))),
+        ("ErasureView", json(serde_json::to_value(erasure))),
+        ("EventPage", json(serde_json::to_value(page))),
         ("EventView", json(serde_json::to_value(event))),
         ("AuditView", json(serde_json::to_value(audit))),
         ("PublishBundle", json(serde_json::to_value(publish))),

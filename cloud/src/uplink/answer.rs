@@ -26,6 +26,7 @@ pub(super) fn name(request: &UplinkRequest) -> &'static str {
         UplinkRequest::Renew(_) => "renew",
         UplinkRequest::Revoked { .. } => "revoked",
         UplinkRequest::Standing(_) => "standing",
+        UplinkRequest::Erasures { .. } => "erasures",
     }
 }
 
@@ -46,6 +47,7 @@ impl UplinkDoor {
                 let stands = self.pops.stands(&caller.pop, caller.node, standing, now_ms()).await;
                 stands.map(|()| UplinkReply::Noted)
             }
+            UplinkRequest::Erasures { after } => self.erasures(caller, after).await,
             UplinkRequest::Subscribe => {
                 Err(ErrorReply::new(Code::Internal, "a subscription is not answered here"))
             }
@@ -113,6 +115,11 @@ impl UplinkDoor {
     fn renew(&self, caller: &Caller, request: &[u8]) -> Result<UplinkReply, ErrorReply> {
         let chain = self.identities.renew(&caller.pop, caller.node, &caller.names, request);
         chain.map(UplinkReply::Issued).map_err(|e| logged(&e, e.reply()))
+    }
+
+    async fn erasures(&self, caller: &Caller, after: u64) -> Result<UplinkReply, ErrorReply> {
+        let erasures = self.storage.erasures_after(&caller.pop, after, now_ms()).await;
+        erasures.map(UplinkReply::Erasures).map_err(|e| logged(&e, e.reply()))
     }
 
     async fn report(&self, caller: &Caller, report: &NodeReport) -> Result<UplinkReply, ErrorReply> {

@@ -2,18 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use proto::control::{EventCounts, EventView};
+use futures::TryStreamExt as _;
+use proto::control::{EventCounts, EventPage, EventView};
 use proto::limits::APPEND_EVENTS_MAX;
 use proto::{Event, Offset, PopId, TraceId};
 use sqlx::query::{Query, QueryScalar};
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{AssertSqlSafe, Row, Sqlite, SqliteConnection};
 
+use crate::erasures::{ERASED, Erased};
 use crate::error::{AppendError, StorageError};
 use crate::{Storage, from_sql, sql, to_sql};
 
 /// Version of the form in which `events.body` holds an event: [`proto::codec::encode`] of protocol 1.
 const FORMAT: i64 = 1;
+/// Stands for [`FORMAT`] where an event was erased: there is no body.
+const FORMAT_ERASED: i64 = 0;
 /// Rows per INSERT, largest first. A few fixed sizes keep every statement prepared, whatever the batches' lengths are;
 /// the largest needs 256 × 11 variables, of the 32,766 that SQLite allows.
 const INSERT_LADDER: [usize; 5] = [256, 64, 16, 4, 1];
@@ -21,6 +25,9 @@ const INSERT_LADDER: [usize; 5] = [256, 64, 16, 4, 1];
 const KNOWN_CHUNK: usize = 256;
 /// Most events that one query answers with.
 pub const RECENT_MAX: u32 = 1_000;
+
+/// Bytes of stored events after which a page of an export ends.
+const PAGE_BYTES_MAX: usize = 1024 * 1024;
 
 /// What became of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,6 +123,39 @@ impl Storage {
             .map_err(StorageError::database("read events"))?;
         rows.iter().map(view).collect()
     }
+
+    /// Events after a cursor, of one visitor or of all, oldest first: at most `limit` and [`RECENT_MAX`], and no more than about a megabyte.
+    /// Reads only, page by page, so that it stands in the way of no append, however long the whole takes.
+    pub async fn events_page(
+        &self,
+        after: u64,
+        visitor: Option<&str>,
+        limit: u32,
+    ) -> Result<EventPage, StorageError> {
+        let failed = || StorageError::database("read a page of events");
+        let mut reader = self.readers.acquire().await.map_err(failed())?;
+        // Before the page: what is committed meanwhile is of a later page, and never passed over.
+        let last: i64 =
+            sqlx::query_scalar(sql::EVENTS_LAST_SEQ).fetch_one(&mut *reader).await.map_err(failed())?;
+        let last = from_sql(last);
+        let limit = limit.clamp(1, RECENT_MAX);
+        let mut query = sqlx::query(AssertSqlSafe(sql::events_page(visitor.is_some())));
+        if let Some(visitor) = visitor {
+            query = query.bind(visitor);
+        }
+        let mut rows = query.bind(to_sql(after)).bind(i64::from(limit)).fetch(&mut *reader);
+        let (mut events, mut bytes) = (Vec::new(), 0);
+        while let Some(row) = rows.try_next().await.map_err(failed())? {
+            bytes += row.try_get::<&[u8], _>("body").map_err(failed())?.len();
+            events.push(view(&row)?);
+            if bytes >= PAGE_BYTES_MAX {
+                break;
+            }
+        }
+        let full = bytes >= PAGE_BYTES_MAX || events.len() >= limit as usize;
+        let read = events.last().map_or(after, |event| event.seq);
+        Ok(EventPage { events, next: if full { read } else { read.max(last) }, last })
+    }
 }
 
 /// How many of a batch's first events lie at or below `upto`. Pure.
@@ -175,6 +215,7 @@ async fn insert(
         .bind(to_sql(received_at_ms))
         .execute(&mut *connection)
         .await?;
+    let erased = Erased::among(&mut *connection, events).await?;
     let before: i64 = sqlx::query_scalar(sql::EVENTS_LAST_SEQ).fetch_one(&mut *connection).await?;
     let mut rest = events;
     let mut offset = first.0;
@@ -182,7 +223,11 @@ async fn insert(
         let (chunk, after) = rest.split_at(rows);
         let mut query = sqlx::query(AssertSqlSafe(sql::events_insert(rows)));
         for event in chunk {
-            query = bind(query, pop, offset, event, received_at_ms);
+            query = if erased.has(event) {
+                bind_erased(query, pop, offset, event, received_at_ms)
+            } else {
+                bind(query, pop, offset, event, received_at_ms)
+            };
             offset += 1;
         }
         query.execute(&mut *connection).await?;
@@ -214,6 +259,28 @@ fn bind<'q>(
         .bind(trace)
         .bind(FORMAT)
         .bind(proto::codec::encode(event))
+}
+
+/// What must be known of an event when it comes again, and nothing of its visitor.
+fn bind_erased<'q>(
+    query: Query<'q, Sqlite, SqliteArguments>,
+    pop: &'q PopId,
+    offset: u64,
+    event: &'q Event,
+    received_at_ms: u64,
+) -> Query<'q, Sqlite, SqliteArguments> {
+    query
+        .bind(event.id.0.as_bytes().as_slice())
+        .bind(pop.as_str())
+        .bind(to_sql(offset))
+        .bind("")
+        .bind(ERASED)
+        .bind(None::<&str>)
+        .bind(0_i64)
+        .bind(to_sql(received_at_ms))
+        .bind(None::<Vec<u8>>)
+        .bind(FORMAT_ERASED)
+        .bind(Vec::<u8>::new())
 }
 
 async fn count(
@@ -248,17 +315,8 @@ fn view(row: &sqlx::sqlite::SqliteRow) -> Result<EventView, StorageError> {
     let pop: String = row.try_get("pop").map_err(failed())?;
     let pop = PopId::new(pop)
         .map_err(|e| undecodable(proto::codec::CodecError::Malformed(format!("its PoP's id: {e}"))))?;
-    Ok(EventView {
-        id: event.id,
-        pop,
-        offset: Offset(from_sql(row.try_get("at_offset").map_err(failed())?)),
-        visitor: event.visitor.to_string(),
-        kind: event.kind.name().to_owned(),
-        item: event.kind.item().cloned(),
-        at_ms: event.at_ms,
-        received_at_ms: from_sql(row.try_get("received_at_ms").map_err(failed())?),
-        trace: event.trace.to_string(),
-    })
+    let number = |column: &str| Ok(from_sql(row.try_get(column).map_err(failed())?));
+    Ok(EventView::new(number("seq")?, pop, Offset(number("at_offset")?), number("received_at_ms")?, event))
 }
 
 #[cfg(test)]

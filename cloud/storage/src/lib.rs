@@ -7,6 +7,7 @@
 //! | module | keeps |
 //! |---|---|
 //! | [`events`] | events, once per id, in the transaction that moves their PoP's offset |
+//! | [`erasures`] | who was erased, so that nothing of them comes back |
 //! | [`pops`] | PoPs, their offsets, the latest report of each node |
 //! | [`bundles`] | signed manifests under revisions that only grow |
 //! | [`rollouts`] | how far each bundle has come: tried on canaries, promoted, stopped |
@@ -18,6 +19,7 @@ pub mod artifacts;
 pub mod audit;
 pub mod bundles;
 pub mod config;
+pub mod erasures;
 pub mod error;
 pub mod events;
 pub mod identities;
@@ -84,6 +86,8 @@ impl Storage {
             .pragma("cache_size", WRITER_CACHE)
             .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
             .pragma("journal_size_limit", WAL_BYTES_KEPT)
+            // What was erased is overwritten, and not only let go.
+            .pragma("secure_delete", "ON")
             .pragma("max_page_count", (config.database_bytes_max / PAGE_BYTES).to_string());
         let writer = pool(config, 1).connect_with(writing).await.map_err(StorageError::database("open"))?;
         migrations().run(&writer).await.map_err(|source| StorageError::Migration { path, source })?;
@@ -135,6 +139,7 @@ fn migrations() -> Migrator {
         step(2, "identities", include_str!("../migrations/0002_identities.sql")),
         step(3, "rollouts", include_str!("../migrations/0003_rollouts.sql")),
         step(4, "losses", include_str!("../migrations/0004_losses.sql")),
+        step(5, "erasures", include_str!("../migrations/0005_erasures.sql")),
     ])
 }
 

@@ -29,6 +29,8 @@ pub const EVENTS_LAST_SEQ: &str = "SELECT coalesce(max(seq), 0) FROM events";
 pub const EVENTS_NEW_BY_KIND: &str = "SELECT kind, count(*) FROM events WHERE seq > ? GROUP BY kind";
 pub const COUNTER_ADD: &str = "INSERT INTO counters (scope, name, n) VALUES (?, ?, ?) \
      ON CONFLICT (scope, name) DO UPDATE SET n = n + excluded.n";
+/// Moves a kind's count down: where events were erased.
+pub const COUNTER_TAKE: &str = "UPDATE counters SET n = max(n - ?, 0) WHERE scope = 'kind' AND name = ?";
 pub const COUNTERS: &str = "SELECT scope, name, n FROM counters";
 
 /// Columns of one event's row, in the order of [`events_insert`]'s values.
@@ -47,18 +49,49 @@ pub fn events_known(n: usize) -> String {
     format!("SELECT count(*) FROM events WHERE id IN ({})", placeholders(n))
 }
 
-const EVENTS_RECENT: &str = "SELECT pop, at_offset, received_at_ms, format, body FROM events";
+const EVENTS_RECENT: &str = "SELECT seq, pop, at_offset, received_at_ms, format, body FROM events";
 
 /// The newest events, of a visitor or of a trace or of all.
 pub fn events_recent(visitor: bool, trace: bool) -> String {
-    // `+` keeps SQLite from using a second index where the trace's, which names a handful of rows, is the right one.
+    // What was erased has no form. `+` keeps SQLite from using a second index where the trace's, which names a handful of rows, is the right one.
     let filter = match (visitor, trace) {
-        (false, false) => "",
-        (true, false) => " WHERE visitor = ?",
-        (false, true) => " WHERE trace = ?",
-        (true, true) => " WHERE +visitor = ? AND trace = ?",
+        (false, false) => " WHERE format > 0",
+        (true, false) => " WHERE visitor = ? AND format > 0",
+        (false, true) => " WHERE trace = ? AND format > 0",
+        (true, true) => " WHERE +visitor = ? AND trace = ? AND format > 0",
     };
     format!("{EVENTS_RECENT}{filter} ORDER BY seq DESC LIMIT ?")
+}
+
+/// Events after one, oldest first, of a visitor or of all.
+pub fn events_page(visitor: bool) -> String {
+    let filter = if visitor { " WHERE visitor = ? AND seq > ?" } else { " WHERE seq > ?" };
+    format!("{EVENTS_RECENT}{filter} AND format > 0 ORDER BY seq LIMIT ?")
+}
+
+pub const EVENTS_OF_BY_KIND: &str = "SELECT kind, count(*) FROM events WHERE visitor = ? GROUP BY kind";
+/// Leaves of a visitor's events what must be known when they come again.
+pub const EVENTS_BLANK: &str = "UPDATE events SET visitor = '', kind = 'erased', item = NULL, at_ms = 0, \
+     trace = NULL, format = 0, body = x'' WHERE visitor = ?";
+pub const ERASURE_KEY: &str = "SELECT key FROM erasure_key";
+pub const ERASURE_DELETE: &str = "DELETE FROM erasures WHERE visitor_key = ?";
+pub const ERASURE_INSERT: &str = "INSERT INTO erasures (visitor_key, visitor, erased_at_ms, events) \
+     VALUES (?, ?, ?, ?) RETURNING number";
+pub const ERASURE: &str = "SELECT number, erased_at_ms, events FROM erasures WHERE visitor_key = ?";
+pub const ERASURES_ANY: &str = "SELECT 1 FROM erasures LIMIT 1";
+pub const ERASURES_LAST: &str = "SELECT coalesce(max(number), 0) FROM erasures";
+pub const ERASURES_AFTER: &str = "SELECT number, visitor, erased_at_ms FROM erasures \
+     WHERE visitor IS NOT NULL AND number > ? ORDER BY number LIMIT ?";
+/// Forgets the ids of visitors whom every PoP has erased.
+pub const ERASURES_FORGET: &str = "UPDATE erasures SET visitor = NULL \
+     WHERE visitor IS NOT NULL AND number <= (SELECT min(erasures) FROM pops)";
+pub const POP_ERASURES: &str = "SELECT erasures FROM pops WHERE pop = ?";
+pub const POP_ERASED: &str = "UPDATE pops SET erasures = max(erasures, ?) WHERE pop = ?";
+pub const POPS_BEHIND: &str = "SELECT pop FROM pops WHERE erasures < ? ORDER BY pop";
+
+/// Of `n` visitors, those who were erased.
+pub fn erasures_of(n: usize) -> String {
+    format!("SELECT visitor_key, erased_at_ms FROM erasures WHERE visitor_key IN ({})", placeholders(n))
 }
 
 pub const BUNDLE_LAST: &str = "SELECT coalesce(max(revision), 0) FROM bundles";

@@ -3,12 +3,16 @@
 pub mod admin;
 pub mod bench;
 pub mod check;
+pub mod events;
+pub mod history;
 pub mod keys;
 pub mod models;
 pub mod rollout;
+pub mod rules;
 pub mod status;
 pub mod up;
 pub mod verdict;
+pub mod visitor;
 
 use std::io::Write as _;
 use std::path::Path;

@@ -4,13 +4,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use proto::bundle::ArtifactKind;
+use proto::bundle::{ArtifactKind, RuleSettings};
 use proto::control::{
-    AcceptLoss, ArtifactStored, BundleView, EndRollout, EnrolNode, EnrolmentToken, EventCounts, LossAccepted,
-    PopView, Problem, PublishBundle, RevokeNode, RevokedNode, RolloutView,
+    AcceptLoss, ArtifactStored, BundleView, EndRollout, EnrolNode, EnrolmentToken, EraseVisitor, ErasureView,
+    EventCounts, EventPage, LossAccepted, PopView, Problem, PublishBundle, RevokeNode, RevokedNode,
+    RolloutView,
 };
 use proto::peer::MemberChange;
-use proto::{NodeId, PopId};
+use proto::profile::Profile;
+use proto::{NodeId, PopId, VisitorId};
 use reqwest::{RequestBuilder, Response};
 use serde::de::DeserializeOwned;
 
@@ -79,6 +81,38 @@ impl Control {
     /// Publishes an older bundle's contents under a newer revision.
     pub async fn roll_back(&self, revision: u64) -> anyhow::Result<BundleView> {
         self.send(self.http.post(format!("{}/v1/bundles/{revision}/rollback", self.base))).await
+    }
+
+    /// Erases what is known of a visitor.
+    pub async fn erase_visitor(&self, visitor: &VisitorId) -> anyhow::Result<ErasureView> {
+        let asked = EraseVisitor { visitor: visitor.to_string() };
+        self.send(self.http.post(format!("{}/v1/visitors/erase", self.base)).json(&asked)).await
+    }
+
+    /// How far the last erasure of a visitor has come.
+    pub async fn erasure(&self, visitor: &VisitorId) -> anyhow::Result<ErasureView> {
+        let request = self.http.get(format!("{}/v1/visitors/erasure", self.base));
+        self.send(request.query(&[("visitor", visitor.to_string())])).await
+    }
+
+    /// A page of a visitor's events, or of all.
+    pub async fn events_page(&self, after: u64, visitor: Option<&VisitorId>) -> anyhow::Result<EventPage> {
+        let mut request = self.http.get(format!("{}/v1/events/export", self.base)).query(&[("after", after)]);
+        if let Some(visitor) = visitor {
+            request = request.query(&[("visitor", visitor.to_string())]);
+        }
+        self.send(request).await
+    }
+
+    /// What people decided of the rules in force.
+    pub async fn rules(&self) -> anyhow::Result<RuleSettings> {
+        self.get("/v1/rules").await
+    }
+
+    /// Publishes the present bundle with these rules.
+    pub async fn set_rules(&self, rules: &RuleSettings, note: &str) -> anyhow::Result<BundleView> {
+        let request = self.http.put(format!("{}/v1/rules", self.base)).query(&[("note", note)]);
+        self.send(request.json(rules)).await
     }
 
     /// How far each bundle has come, newest first.
@@ -170,6 +204,13 @@ impl NodeAdmin {
     pub async fn member(&self, change: &MemberChange, token: &str) -> anyhow::Result<()> {
         let request = self.http.post(format!("{}/v1/members", self.base)).bearer_auth(token).json(change);
         checked(request.timeout(MEMBER_WITHIN).send().await?).await.map(drop)
+    }
+
+    /// What the node knows of a visitor.
+    pub async fn profile(&self, visitor: &VisitorId, token: &str) -> anyhow::Result<Profile> {
+        let request = self.http.get(format!("{}/v1/profile", self.base)).bearer_auth(token);
+        let reply = request.query(&[("visitor", visitor.to_string())]).send().await?;
+        Ok(checked(reply).await?.json().await?)
     }
 
     /// Hands leadership over, if this node leads.

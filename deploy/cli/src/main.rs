@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use dataset::arguments;
-use rockpool::commands::{admin, bench, check, keys, models, rollout, status, up};
+use rockpool::commands::{
+    admin, bench, check, events, history, keys, models, rollout, rules, status, up, visitor,
+};
 
 /// Personalisation that runs where the users are.
 ///
@@ -31,8 +33,17 @@ enum Command {
     /// Go on after a cloud was restored from a backup.
     #[command(subcommand)]
     Cloud(admin::Recovery),
-    /// Count the events that the cloud holds.
-    Events(admin::Cloud),
+    /// Count the events that the cloud holds, or export them.
+    Events(events::Events),
+    /// Give visitors their past.
+    #[command(subcommand)]
+    History(history::History),
+    /// Block lists, caps, diversity, new items: show the rules in force, or set others.
+    #[command(subcommand)]
+    Rules(rules::Rules),
+    /// Erase a visitor, or export what is known of one.
+    #[command(subcommand)]
+    Visitor(visitor::Visitor),
     /// Enrol and revoke nodes; let them join and leave a PoP; hand leadership over.
     #[command(subcommand)]
     Node(admin::Node),
@@ -78,7 +89,10 @@ fn in_runtime(command: Command) -> anyhow::Result<bool> {
             Command::Bundle(command) => admin::bundle(command).await.map(|()| true),
             Command::Rollout(command) => rollout::run(command).await.map(|()| true),
             Command::Cloud(command) => admin::recovery(command).await.map(|()| true),
-            Command::Events(cloud) => admin::events(cloud).await.map(|()| true),
+            Command::Events(command) => events::run(command).await.map(|()| true),
+            Command::History(command) => history::run(command).await.map(|()| true),
+            Command::Visitor(command) => visitor::run(command).await,
+            Command::Rules(command) => rules::run(command).await.map(|()| true),
             Command::Node(command) => admin::node(command).await.map(|()| true),
             Command::Pki(_)
             | Command::AppKey(_)

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use dataset::{Dataset, Source};
-use proto::bundle::{ArtifactKind, ArtifactRef};
+use proto::bundle::{ArtifactKind, ArtifactRef, RuleSettings, Rules};
 use proto::control::{BundleView, PublishBundle};
 
 use crate::commands::say;
@@ -21,7 +21,7 @@ const MODELS: [[(ArtifactKind, &str); 2]; 2] = [
 pub const NO_MODELS: &str = "none";
 
 /// The artifacts of a bundle: catalog and rules of the data set, and the models in `models`: both, or the one that there is.
-/// Whether they belong together is checked by the cloud, as by every node.
+/// What people decide of the rules has its defaults; [`decided`] changes that. Whether the models belong to the catalog is checked by the cloud, as by every node.
 ///
 /// # Errors
 /// Where the folder has no model (and is not [`NO_MODELS`]), or a model without its card.
@@ -87,6 +87,22 @@ pub fn read(source: &Source) -> anyhow::Result<Dataset> {
     let data = source.read().with_context(|| format!("cannot read the data set {}{fetched}", source.data))?;
     data.reports.iter().flat_map(dataset::FileReport::lines).for_each(|line| say(&line));
     Ok(data)
+}
+
+/// Puts what people decided into the rules among the artifacts.
+pub fn decided(artifacts: &mut [(ArtifactKind, Vec<u8>)], settings: RuleSettings) -> anyhow::Result<()> {
+    for (_, bytes) in artifacts.iter_mut().filter(|(kind, _)| *kind == ArtifactKind::Rules) {
+        *bytes = serde_json::to_vec(&serde_json::from_slice::<Rules>(bytes)?.with(settings.clone()))?;
+    }
+    Ok(())
+}
+
+/// What people decided of the rules in force, so that a new bundle does not lift a block list. None: nothing was published yet.
+pub async fn rules_in_force(control: &Control) -> anyhow::Result<Option<RuleSettings>> {
+    if control.bundles().await?.is_empty() {
+        return Ok(None);
+    }
+    control.rules().await.map(Some)
 }
 
 /// Stores the artifacts and publishes them as one bundle.

@@ -39,6 +39,7 @@ impl Scored {
 pub struct Mmr {
     order: Vec<u64>,
     chosen: Vec<usize>,
+    gains: Vec<f32>,
 }
 
 impl Mmr {
@@ -48,7 +49,16 @@ impl Mmr {
     /// What a candidate gains only falls as more are chosen, and is never more than its relevance is worth. So candidates are
     /// looked at by relevance until none can be better, and compared with what was chosen when their turn comes
     /// (lazy greedy: Minoux, 1978).
-    pub fn choose(&mut self, candidates: &mut [Scored], count: usize, lambda: f32) -> &[usize] {
+    ///
+    /// Who would be chosen next must be `admitted`, or is left out. Also gives what each gained when it was chosen, from `lambda`
+    /// down to `lambda - 1`: it never rises, as what is left only becomes more like what was chosen.
+    pub fn choose(
+        &mut self,
+        candidates: &mut [Scored],
+        count: usize,
+        lambda: f32,
+        mut admitted: impl FnMut(u32) -> bool,
+    ) -> (&[usize], &[f32]) {
         // Floats that are not negative are ordered as their bits are.
         let key = |(at, candidate): (u32, &Scored)| {
             u64::from(!(candidate.relevance + 0.0).to_bits()) << 32 | u64::from(at)
@@ -57,6 +67,7 @@ impl Mmr {
         self.order.extend((0..).zip(candidates.iter()).map(key));
         self.order.sort_unstable();
         self.chosen.clear();
+        self.gains.clear();
         while self.chosen.len() < count.min(candidates.len()) {
             let (mut best, mut best_gain) = (None, f32::NEG_INFINITY);
             for (turn, key) in self.order.iter().enumerate() {
@@ -79,9 +90,12 @@ impl Mmr {
             // None: what is left is no number.
             let Some((turn, at)) = best else { break };
             self.order.remove(turn);
-            self.chosen.push(at);
+            if admitted(candidates[at].place) {
+                self.chosen.push(at);
+                self.gains.push(best_gain);
+            }
         }
-        &self.chosen
+        (&self.chosen, &self.gains)
     }
 }
 
@@ -106,7 +120,7 @@ mod tests {
     }
 
     fn chosen(candidates: &mut [Scored], count: usize, lambda: f32) -> Vec<usize> {
-        Mmr::default().choose(candidates, count, lambda).to_vec()
+        Mmr::default().choose(candidates, count, lambda, |_| true).0.to_vec()
     }
 
     #[test]
@@ -147,7 +161,14 @@ mod tests {
             let (tenth, lambda) = (|n: u8| f32::from(n) / 10.0, f32::from(lambda) / 4.0);
             let mut candidates: Vec<_> = (0..).zip(&all).map(|(place, (r, c))| scored(place, tenth(*r), *c)).collect();
             let wanted = by_the_book(&candidates, count, lambda);
-            prop_assert_eq!(chosen(&mut candidates, count, lambda), wanted);
+            prop_assert_eq!(chosen(&mut candidates.clone(), count, lambda), wanted);
+            // Whoever may not be chosen is not, and gains fall whoever that is.
+            let mut mmr = Mmr::default();
+            let (even, gains) = mmr.choose(&mut candidates, count, lambda, |place| place % 2 == 0);
+            prop_assert!(even.iter().all(|at| at % 2 == 0));
+            prop_assert_eq!(even.len(), all.len().div_ceil(2).min(count));
+            prop_assert!(gains.windows(2).all(|pair| pair[0] >= pair[1]), "{gains:?}");
+            prop_assert!(gains.iter().all(|gain| (lambda - 1.0..=lambda).contains(gain)));
         }
     }
 }

@@ -6,6 +6,7 @@ use inference::Bundle;
 use proto::ItemId;
 use proto::event::Attributes;
 
+use crate::caps::Caps;
 use crate::diversity::CategorySet;
 
 /// A bundle made ready for requests. Items are spoken of by their place in the catalog.
@@ -15,6 +16,8 @@ pub struct Prepared {
     categories: Vec<CategorySet>,
     popular: Vec<u32>,
     segments: Vec<SegmentPlaces>,
+    new: Vec<u32>,
+    caps: Caps,
 }
 
 struct SegmentPlaces {
@@ -30,11 +33,13 @@ impl Prepared {
             |ids: &[ItemId]| ids.iter().filter_map(|id| catalog.place(id.as_str())).collect::<Vec<_>>();
         let (blocked, popular) = (places(&bundle.rules.blocked), places(&bundle.rules.popular));
         let segments = bundle.rules.segments.iter();
-        let segments = segments
+        let segments: Vec<_> = segments
             .map(|segment| SegmentPlaces { when: segment.when.clone(), popular: places(&segment.popular) })
             .collect();
         let categories = category_sets(&bundle);
-        Self { blocked, categories, popular, segments, bundle }
+        let new = new_items(&bundle, &blocked, &popular, &segments);
+        let caps = Caps::new(catalog.items(), &bundle.rules.caps);
+        Self { blocked, categories, popular, segments, new, caps, bundle }
     }
 
     /// The bundle itself.
@@ -54,6 +59,15 @@ impl Prepared {
         &self.popular
     }
 
+    /// What nobody has dealt with, so that it is found by exploration alone.
+    pub(crate) fn new_items(&self) -> &[u32] {
+        &self.new
+    }
+
+    pub(crate) fn caps(&self) -> &Caps {
+        &self.caps
+    }
+
     /// What the first segment that fits likes. A trait is looked up in the profile, then in the request's context.
     pub(crate) fn segment(&self, traits: &Attributes, context: &Attributes) -> Option<&[u32]> {
         let value = |name: &str| {
@@ -64,6 +78,18 @@ impl Prepared {
             |s: &&SegmentPlaces| s.when.iter().all(|(name, wanted)| value(name) == Some(wanted.as_str()));
         self.segments.iter().find(fits).map(|segment| segment.popular.as_slice())
     }
+}
+
+/// What no model knows and no list has: new in the catalog, or never met by anybody.
+fn new_items(bundle: &Bundle, blocked: &[u32], popular: &[u32], segments: &[SegmentPlaces]) -> Vec<u32> {
+    let mut found = vec![false; bundle.catalog.len()];
+    let lists = segments.iter().flat_map(|segment| &segment.popular).chain(popular).chain(blocked);
+    lists.for_each(|place| found[*place as usize] = true);
+    let known = |place: &u32| {
+        let index = bundle.retrieval.as_ref().map(|stage| stage.indices[*place as usize]);
+        found[*place as usize] || index.flatten().is_some()
+    };
+    (0..).take(bundle.catalog.len()).filter(|place| !known(place)).collect()
 }
 
 /// The most frequent categories get a bit each; the rest share bits, which only softens diversity.

@@ -164,7 +164,7 @@ fn check(command: &Command) -> Result<(), StoreError> {
         Command::Track { events, .. } => ("events", events.len(), TRACK_EVENTS_MAX),
         Command::Served { items, .. } => ("items", items.len(), RECOMMEND_COUNT_MAX),
         Command::Purge { keys, .. } => ("things to purge", keys.len(), PURGE_KEYS_MAX),
-        Command::Activate { .. } | Command::Acknowledge { .. } => return Ok(()),
+        Command::Activate { .. } | Command::Acknowledge { .. } | Command::Erase { .. } => return Ok(()),
     };
     if len > max {
         Err(StoreError::Invalid(format!("{len} {what}, at most {max} are allowed")))

@@ -213,6 +213,11 @@ impl Store {
         self.inner.machine.hot().purges()
     }
 
+    /// How far this node knows the cloud's list of erasures to be carried out: the number of the last one.
+    pub fn erasures(&self) -> u64 {
+        self.inner.machine.hot().heads().erasures.0
+    }
+
     /// How old a [`Store::view`] that is taken after this may be: what was acknowledged longer ago is in it. None: this node
     /// cannot say, because no leader has answered since it started. Some 0.3 s where all is well; grows while this node is
     /// cut off.

@@ -11,10 +11,12 @@
 //! | [`dedupe`] | event ids that were counted |
 //! | [`bundle`] | the active manifest and the one before |
 //! | [`purge`] | what of the content cache was declared void |
+//! | [`erasure`] | who was erased |
 //! | [`members`] | who is in the group, and who once was |
 
 pub mod bundle;
 pub mod dedupe;
+pub mod erasure;
 pub mod keys;
 pub mod members;
 mod memory;
@@ -34,6 +36,7 @@ use proto::{Code, ErrorReply, Event, VisitorId};
 
 pub use bundle::Bundles;
 pub use dedupe::{Chunk, DedupeHead};
+pub use erasure::Erasures;
 pub use members::Members;
 pub use memory::{Memory, digest_record};
 pub use outbox::{OUTBOX_LEN_MAX, Offsets};
@@ -125,6 +128,8 @@ pub struct Heads {
     pub members: Arc<Members>,
     /// What of the content cache was declared void.
     pub purges: Arc<Purges>,
+    /// How far the cloud's list of erasures is carried out.
+    pub erasures: Erasures,
 }
 
 impl Heads {
@@ -140,6 +145,7 @@ impl Heads {
             bundles: Arc::new(read(base, keys::BUNDLES)?.unwrap_or_default()),
             members: Arc::new(read(base, keys::MEMBERS)?.unwrap_or_default()),
             purges: Arc::new(read(base, keys::PURGES)?.unwrap_or_default()),
+            erasures: read(base, keys::ERASURES)?.unwrap_or_default(),
         })
     }
 
@@ -157,6 +163,10 @@ impl Heads {
         // Where nothing was ever purged, the keyspace is that of a node that knows no purges.
         if self.purges.last() > 0 {
             records.push((keys::PURGES.to_vec(), stored::encode(&*self.purges)));
+        }
+        // The same for erasures.
+        if self.erasures.0 > 0 {
+            records.push((keys::ERASURES.to_vec(), stored::encode(&self.erasures)));
         }
         records
     }
@@ -273,13 +283,14 @@ impl<B: Base> State<B> {
 pub fn apply<B: Base>(state: &mut State<B>, command: Command) -> Result<Effect, MachineError> {
     match command {
         Command::Track { events, received_at_ms } => track(state, events, received_at_ms),
-        Command::Served { visitor, items, .. } => {
-            profile::change(state, &visitor, |profile| profile.serve(&items))?;
+        Command::Served { visitor, items, at_ms } => {
+            profile::change(state, &visitor, |profile| profile.serve(&items, at_ms))?;
             Ok(Effect::Done)
         }
         Command::Activate { manifest } => Ok(bundle::activate(state, manifest)),
         Command::Acknowledge { upto } => Ok(outbox::acknowledge(state, upto)),
         Command::Purge { keys, all } => Ok(purge::purge(state, &keys, all)),
+        Command::Erase { visitor, at_ms, number } => erasure::erase(state, &visitor, at_ms, number),
     }
 }
 

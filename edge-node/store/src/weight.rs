@@ -22,6 +22,7 @@ pub fn command(command: &Command) -> usize {
             Command::Activate { manifest } => manifest.manifest.len() + manifest.signature.len(),
             Command::Acknowledge { .. } => 0,
             Command::Purge { keys, .. } => keys.len() * PURGE_KEY,
+            Command::Erase { visitor, .. } => self::visitor(visitor),
         }
 }
 

@@ -6,6 +6,7 @@
 //! | [`files`] | a user's own CSV or Parquet files; [`files::SCHEMA`] says which columns |
 //! | [`arguments`] | the options of the commands that read data, one definition for all |
 //! | [`popularity`] | the rules that need no model: what is popular overall and by segment |
+//! | [`convert`] | writes CSV as Parquet |
 //! | [`report`] | which rows were skipped, and why |
 //!
 //! A [`Dataset`] is always in one order: interactions by time, and where times are equal by their order in the file, so
@@ -18,6 +19,7 @@ use proto::event::Attributes;
 use proto::ids::UserId;
 
 pub mod arguments;
+pub mod convert;
 pub mod error;
 pub mod files;
 pub mod limits;

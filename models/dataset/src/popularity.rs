@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proto::bundle::{Rules, Segment};
 use proto::ids::ItemId;
+use proto::profile::DISLIKED_STARS_MAX;
 
-use crate::Dataset;
+use crate::{Dataset, Interaction};
 
 /// Items of a popular list.
 pub const POPULAR_LEN: usize = 200;
@@ -21,11 +22,17 @@ const TRAIT_COVER: usize = 2;
 /// Weight of the overall shares in a segment's own, in interactions: small segments borrow from all.
 const PRIOR_INTERACTIONS: f64 = 2000.0;
 
-/// Popular lists of a data set: overall by number of interactions, then for pairs of values of the two traits with the
+/// What a dislike counts, in interactions: being widely known is no reason to be offered to all, but better than nothing.
+const DISLIKE: f64 = 0.01;
+
+/// Popular lists of a data set: overall by number of interactions that are no dislikes, then for pairs of values of the two traits with the
 /// fewest values (for MovieLens: gender and age band), then for single values of every trait that can be told apart.
 /// Segments that say more come first, as the first that matches counts.
 pub fn rules(data: &Dataset) -> Rules {
-    let overall = data.item_counts();
+    let mut overall = vec![0.0; data.items.len()];
+    for interaction in &data.interactions {
+        overall[interaction.item as usize] += weight(interaction);
+    }
     let mut segments = Vec::new();
     let traits = telling_traits(data);
     if let [first, second, ..] = traits.as_slice() {
@@ -43,8 +50,11 @@ pub fn rules(data: &Dataset) -> Rules {
             when: group.when,
         })
         .collect();
-    let scores: Vec<f64> = overall.iter().map(|&count| f64::from(count)).collect();
-    Rules { popular: best(data, &scores), segments, ..Rules::default() }
+    Rules { popular: best(data, &overall), segments, ..Rules::default() }
+}
+
+fn weight(interaction: &Interaction) -> f64 {
+    if interaction.stars.is_some_and(|stars| stars <= DISLIKED_STARS_MAX) { DISLIKE } else { 1.0 }
 }
 
 /// Visitors that share values of some traits.
@@ -97,15 +107,15 @@ fn grouped(data: &Dataset, names: &[&String]) -> Vec<Group> {
     groups
 }
 
-fn popular_in(data: &Dataset, group: &Group, overall: &[u32]) -> Vec<ItemId> {
+fn popular_in(data: &Dataset, group: &Group, overall: &[f64]) -> Vec<ItemId> {
     let mut member = vec![false; data.visitors.len()];
     for &visitor in &group.visitors {
         member[visitor as usize] = true;
     }
-    let prior = PRIOR_INTERACTIONS / f64::from(overall.iter().sum::<u32>().max(1));
-    let mut scores: Vec<f64> = overall.iter().map(|&count| f64::from(count) * prior).collect();
+    let prior = PRIOR_INTERACTIONS / overall.iter().sum::<f64>().max(1.0);
+    let mut scores: Vec<f64> = overall.iter().map(|count| count * prior).collect();
     for interaction in data.interactions.iter().filter(|i| member[i.visitor as usize]) {
-        scores[interaction.item as usize] += 1.0;
+        scores[interaction.item as usize] += weight(interaction);
     }
     best(data, &scores)
 }
@@ -124,7 +134,7 @@ mod tests {
     use proto::ids::UserId;
 
     use super::*;
-    use crate::{Interaction, Visitor};
+    use crate::Visitor;
 
     /// 30 women who like item 1, 40 men who like item 2; everybody likes item 0; item 3 was never touched.
     fn two_tastes() -> Dataset {
@@ -171,12 +181,23 @@ mod tests {
     }
 
     #[test]
+    fn what_everybody_knows_and_dislikes_is_not_popular() {
+        let mut data = two_tastes();
+        for interaction in data.interactions.iter_mut().filter(|interaction| interaction.item == 0) {
+            interaction.stars = Some(1.0);
+        }
+        assert_eq!(ids(&rules(&data).popular), ["2", "1", "0"]);
+        data.interactions.iter_mut().for_each(|interaction| interaction.stars = Some(1.0));
+        assert_eq!(ids(&rules(&data).popular), ["0", "2", "1"], "better than nothing");
+    }
+
+    #[test]
     fn a_segment_leans_to_its_own_taste() {
         let data = two_tastes();
         let women = Group { when: Vec::new(), visitors: (0..30).collect() };
         // Without the prior item 2 would be missing; with it, it comes last, though more popular overall than item 1
         // once the segment's own interactions outweigh the prior.
-        let mut scores = popular_in(&data, &women, &[70, 30, 30, 0]);
+        let mut scores = popular_in(&data, &women, &[70.0, 30.0, 30.0, 0.0]);
         assert_eq!(ids(&scores), ["0", "1", "2"]);
         scores.truncate(1);
         assert_eq!(ids(&scores), ["0"]);

@@ -8,8 +8,10 @@ mod stages;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use proto::bundle::{ArtifactKind, ArtifactRef, Catalog, MANIFEST_CONTEXT, Manifest, Rules, SignedManifest};
-use proto::limits::{ARTIFACT_BYTES_MAX, BUNDLE_ARTIFACTS_MAX, CATALOG_ITEMS_MAX};
+use proto::bundle::{
+    ArtifactKind, ArtifactRef, Catalog, MANIFEST_CONTEXT, Manifest, RuleSettings, Rules, SignedManifest,
+};
+use proto::limits::{ARTIFACT_BYTES_MAX, BUNDLE_ARTIFACTS_MAX, CAPS_MAX, CATALOG_ITEMS_MAX};
 use proto::{Digest, ItemId, codec};
 
 pub use self::keys::{PublicKey, Signer};
@@ -194,12 +196,35 @@ fn read_json<T: serde::de::DeserializeOwned>(kind: ArtifactKind, bytes: &[u8]) -
     serde_json::from_slice(bytes).map_err(|error| BundleError::Contents { kind, reason: error.to_string() })
 }
 
+/// Checks what people decide of rules. The error says what would be right.
+pub fn check_settings(settings: &RuleSettings) -> Result<(), String> {
+    for (name, share) in [("diversity", settings.diversity), ("explore_share", settings.explore_share)] {
+        if !(0.0..=1.0).contains(&share) {
+            return Err(format!("{name} must be from 0 to 1, not {share}"));
+        }
+    }
+    if settings.block.len() > CATALOG_ITEMS_MAX {
+        return Err(format!("block: at most {CATALOG_ITEMS_MAX} items, not {}", settings.block.len()));
+    }
+    if settings.caps.len() > CAPS_MAX {
+        return Err(format!("caps: at most {CAPS_MAX}, not {}", settings.caps.len()));
+    }
+    match settings.caps.iter().find(|(name, max)| name.is_empty() || **max == 0) {
+        Some((name, max)) => Err(format!(
+            "caps: {name:?} is {max}, but a cap has a name (category, or an attribute's) and is from 1 up; to serve nothing of a kind, \
+             block its items"
+        )),
+        None => Ok(()),
+    }
+}
+
 fn check_rules(rules: &Rules) -> Result<(), String> {
     if !(0.0..=1.0).contains(&rules.diversity_lambda) {
         return Err(format!("diversity_lambda must be from 0 to 1, not {}", rules.diversity_lambda));
     }
-    if rules.blocked.len() > CATALOG_ITEMS_MAX || rules.segments.len() > SEGMENTS_MAX {
-        return Err(format!("at most {CATALOG_ITEMS_MAX} blocked items and {SEGMENTS_MAX} segments"));
+    check_settings(&rules.settings())?;
+    if rules.segments.len() > SEGMENTS_MAX {
+        return Err(format!("at most {SEGMENTS_MAX} segments, not {}", rules.segments.len()));
     }
     let short = |popular: &[ItemId]| popular.len() <= POPULAR_MAX;
     if !short(&rules.popular) || !rules.segments.iter().all(|segment| short(&segment.popular)) {

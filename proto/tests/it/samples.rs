@@ -4,16 +4,16 @@ use std::fmt::Debug;
 
 use proto::bundle::{ArtifactKind, ArtifactRef, Manifest, SignedManifest};
 use proto::client::{
-    Answer, Ask, ClientReply, ClientRequest, OpenSession, Ranked, Reason, Recommend, ServedBy, SessionOpened,
-    Track, Tracked,
+    Answer, Ask, ClientReply, ClientRequest, Degraded, DetailedAnswer, DetailedRecommend, ItemDetails,
+    OpenSession, Ranked, Reason, Recommend, ServedBy, SessionOpened, Track, Tracked,
 };
 use proto::codec::{self, HEADER_BYTES, Message, Stored};
 use proto::command::{Command, Effect};
 use proto::control::{AnswerCounts, Membership, NodeReport, Role, Standing};
 use proto::enrol::{EnrolReply, EnrolRequest, Token};
 use proto::peer::{MemberChange, PeerReply, PeerRequest, Promise, RaftCall};
-use proto::profile::{Interaction, Profile, Seen, Signal};
-use proto::uplink::{UplinkReply, UplinkRequest};
+use proto::profile::{Interaction, Profile, Profile1, Seen, Signal};
+use proto::uplink::{Erasure, UplinkReply, UplinkRequest};
 use proto::{
     AnswerId, Code, DeviceId, Digest, ErrorReply, Event, EventId, EventKind, ItemId, ModelVersion, NodeId,
     Offset, PopId, Revision, SessionToken, SlotId, TraceId, UserId, VisitorId,
@@ -169,12 +169,15 @@ fn client_requests() -> Vec<Sample> {
     };
     let unknown =
         Recommend { visitor: device(), token: None, context: vec![], exclude: vec![], ..recommend.clone() };
+    let fields = vec!["title".into(), "year".into()];
+    let detailed = DetailedRecommend { recommend: unknown.clone(), fields };
     vec![
         framed("Session", ask(Ask::Session(open))),
         framed("Recommend", ask(Ask::Recommend(recommend))),
         framed("Recommend.unknown", ask(Ask::Recommend(unknown))),
         framed("Track", ask(Ask::Track(Track { events: events() }))),
         framed("Ping", ask(Ask::Ping)),
+        framed("RecommendDetailed", ask(Ask::RecommendDetailed(detailed))),
     ]
 }
 
@@ -226,6 +229,25 @@ fn client_replies() -> Vec<Sample> {
         samples.push(framed(&format!("Error.{code}"), ClientReply::Error(ErrorReply::new(*code, "why"))));
     }
     samples.push(framed("Error.retry", ClientReply::Error(error())));
+    let details = ItemDetails {
+        title: Some("Star Wars".into()),
+        categories: Some(vec!["Sci-Fi".into()]),
+        image: Some("/c/shop/50.jpg".into()),
+        attributes: pairs(),
+    };
+    let degraded = vec![
+        Degraded::Shed,
+        Degraded::ModelTimeout,
+        Degraded::ModelFailed,
+        Degraded::NoModel,
+        Degraded::NoBundle,
+        Degraded::Stale,
+        Degraded::Behind,
+    ];
+    let answer =
+        Answer { items: vec![ranked("50", 1.0, Reason::New), ranked("1", 0.5, Reason::Again)], ..answer };
+    let details = vec![details, ItemDetails::default()];
+    samples.push(framed("Detailed", ClientReply::Detailed(DetailedAnswer { answer, degraded, details })));
     samples
 }
 
@@ -235,6 +257,15 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("Served", Command::Served { visitor: device(), items: vec![item("50")], at_ms: 1_760_000_000_124 }),
         ("Activate", Command::Activate { manifest: signed() }),
         ("Acknowledge", Command::Acknowledge { upto: Offset(99) }),
+    ]
+}
+
+/// Those that came later: `PeerRequest.Propose` has its own golden bytes.
+fn later_commands() -> Vec<(&'static str, Command)> {
+    let (keys, number) = (vec![proto::purge::PurgeKey(7)], 3);
+    vec![
+        ("Purge", Command::Purge { keys, all: false }),
+        ("Erase", Command::Erase { visitor: user(), at_ms: 1_760_000_000_125, number }),
     ]
 }
 
@@ -314,6 +345,7 @@ fn uplink() -> Vec<Sample> {
         unfit: Revision(13),
         answers: AnswerCounts { answers: 1_000, failed: 1, fell_back: 300, took_us: 2_100_000 },
     };
+    let erasure = Erasure { number: 3, visitor: device(), at_ms: 1_760_000_000_125 };
     let mut samples = vec![
         framed("Position", UplinkRequest::Position),
         framed("Append", UplinkRequest::Append { first: Offset(100), events: events() }),
@@ -337,6 +369,8 @@ fn uplink() -> Vec<Sample> {
         framed("Standing", UplinkRequest::Standing(standing())),
         framed("Issued", UplinkReply::Issued("-----BEGIN CERTIFICATE-----".into())),
         framed("Revoked", UplinkReply::Revoked(vec![NodeId(2), NodeId(300)])),
+        framed("Erasures", UplinkRequest::Erasures { after: 2 }),
+        framed("Erasures", UplinkReply::Erasures(vec![erasure])),
     ]);
     samples
 }
@@ -358,7 +392,7 @@ fn enrol() -> Vec<Sample> {
 fn stored_forms() -> Vec<Sample> {
     let interaction =
         |signal, stars| Interaction { item: item("50"), signal, stars, at_ms: 1_760_000_000_000 };
-    let profile = Profile {
+    let old = Profile1 {
         interactions: vec![
             interaction(Signal::Click, 0.0),
             interaction(Signal::Conversion, 0.0),
@@ -369,13 +403,21 @@ fn stored_forms() -> Vec<Sample> {
         events: 300,
         version: 4,
     };
+    let profile = Profile {
+        trait_times: vec![0, 1_760_000_000_000],
+        erased_at_ms: 1_750_000_000_000,
+        ..Profile::from(old.clone())
+    };
     let mut samples = vec![
         stored("Manifest", manifest()),
         stored("SignedManifest", signed()),
-        stored("Profile", profile),
-        stored("Profile.empty", Profile::default()),
+        stored("Profile", old),
+        stored("Profile.empty", Profile1::default()),
+        stored("Profile.2", profile),
+        stored("Profile.2.empty", Profile::default()),
     ];
     samples.extend(events().into_iter().map(|event| stored(&format!("Event.{}", event.kind.name()), event)));
-    samples.extend(commands().into_iter().map(|(name, command)| stored(&format!("Command.{name}"), command)));
+    let all = commands().into_iter().chain(later_commands());
+    samples.extend(all.map(|(name, command)| stored(&format!("Command.{name}"), command)));
     samples
 }

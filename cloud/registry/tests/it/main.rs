@@ -3,6 +3,7 @@
 
 mod publish;
 mod refuse;
+mod rules;
 mod trials;
 
 use std::collections::HashMap;

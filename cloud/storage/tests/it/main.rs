@@ -3,6 +3,7 @@
 
 mod append;
 mod artifacts;
+mod erasures;
 mod failures;
 mod identities;
 mod rate;

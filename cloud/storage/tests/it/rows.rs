@@ -215,3 +215,57 @@ async fn audit_lines_come_newest_first() {
     assert_eq!(lines.iter().map(|l| &l.what[..]).collect::<Vec<_>>(), ["c", "b"]);
     assert!(lines[0].seq > lines[1].seq);
 }
+
+#[tokio::test]
+async fn an_export_has_every_event_once_in_order_whatever_comes_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = open(&folder).await;
+    storage.append(&pop("fra"), Offset(1), &events(0..1_500), NOW_MS).await.unwrap();
+    let (mut after, mut seqs, mut pages) = (0, Vec::new(), 0);
+    let target = loop {
+        let page = storage.events_page(after, None, 400).await.unwrap();
+        assert!(page.events.len() <= 400 && page.next >= after);
+        seqs.extend(page.events.iter().map(|event| event.seq));
+        (after, pages) = (page.next, pages + 1);
+        if pages == 2 {
+            storage.append(&pop("sin"), Offset(1), &events(2_000..2_100), NOW_MS).await.unwrap();
+        }
+        if page.next >= page.last {
+            break page.last;
+        }
+    };
+    assert_eq!(seqs, (1..=1_600).collect::<Vec<_>>());
+    assert_eq!((target, pages), (1_600, 4));
+    // What comes later is behind the cursor, and nothing else is.
+    storage.append(&pop("sin"), Offset(101), &events(2_100..2_103), NOW_MS).await.unwrap();
+    let later = storage.events_page(after, None, 1_000).await.unwrap();
+    assert_eq!(later.events.iter().map(|event| event.seq).collect::<Vec<_>>(), [1_601, 1_602, 1_603]);
+    assert_eq!((later.next, later.last), (1_603, 1_603));
+    let end = storage.events_page(later.next, None, 1_000).await.unwrap();
+    assert_eq!((end.events.len(), end.next), (0, 1_603));
+    // Of one visitor; and a limit of 0 is no endless loop.
+    let wanted = event(7).visitor.to_string();
+    let of_visitor = storage.events_page(0, Some(&wanted), 1_000).await.unwrap();
+    assert!(!of_visitor.events.is_empty() && of_visitor.events.iter().all(|event| event.visitor == wanted));
+    assert_eq!(of_visitor.next, 1_603);
+    assert_eq!(storage.events_page(0, None, 0).await.unwrap().events.len(), 1);
+}
+
+#[tokio::test]
+async fn a_page_of_large_events_ends_early_and_keeps_all_that_is_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = open(&folder).await;
+    let attributes: Vec<_> = (0..32).map(|n| (format!("name-{n}"), "x".repeat(500))).collect();
+    let large: Vec<_> = (0..200)
+        .map(|n| {
+            let kind = proto::EventKind::Custom { name: "large".into(), attributes: attributes.clone() };
+            proto::Event { kind, ..event(n) }
+        })
+        .collect();
+    storage.append(&pop("fra"), Offset(1), &large, NOW_MS).await.unwrap();
+    let page = storage.events_page(0, None, 1_000).await.unwrap();
+    assert!(page.events.len() < 100, "{} events", page.events.len());
+    assert_eq!(page.next, page.events.last().unwrap().seq);
+    assert_eq!(page.events[0].attributes.as_ref(), Some(&attributes));
+    assert_eq!(page.events[0].name.as_deref(), Some("large"));
+}

@@ -1,4 +1,4 @@
-//! `rockpool bundle …`, `rockpool events`, `rockpool node …`: administration over the control API and the admin ports.
+//! `rockpool bundle …`, `rockpool node …`: administration over the control API and the admin ports.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use proto::peer::MemberChange;
 use proto::{NodeId, PopId};
 
 use super::verdict::{self, Patience};
-use super::{parse_duration, say, utc};
+use super::{parse_duration, rules, say, utc};
 use crate::control::{Control, DEFAULT_API, NodeAdmin};
 use crate::publish;
 use crate::table::{table, thousands};
@@ -42,7 +42,7 @@ pub enum Bundle {
     ///
     /// Takes the data that `rockpool train` took, with the same options. Items that were taken out of the items file since
     /// then are no longer served; items that are new in it are.
-    #[command(after_long_help = dataset::arguments::schema())]
+    #[command(after_long_help = publish_help())]
     Publish {
         /// Which cloud.
         #[command(flatten)]
@@ -53,6 +53,9 @@ pub enum Bundle {
         /// The models' folder; `none`: no models, so that everybody gets popular items.
         #[arg(long, value_name = "FOLDER|none", default_value = MODELS)]
         models: PathBuf,
+        /// A JSON file of rules: block list, caps, diversity … Without it, those in force stay.
+        #[arg(long, value_name = "FILE")]
+        rules: Option<PathBuf>,
         /// Why, for the audit log.
         #[arg(long, default_value = "")]
         note: String,
@@ -191,14 +194,25 @@ pub struct Via {
     token_file: PathBuf,
 }
 
+fn publish_help() -> String {
+    format!("{}\n\n{}", dataset::arguments::schema(), rules::FORM)
+}
+
 /// Runs `rockpool bundle …`.
 pub async fn bundle(command: Bundle) -> anyhow::Result<()> {
     match command {
-        Bundle::Publish { cloud, source, models, note, patience } => {
-            let data = publish::read(&source)?;
-            let artifacts = publish::artifacts(&data, &models)?;
-            let contents = publish::contents(&data, &artifacts)?;
+        Bundle::Publish { cloud, source, models, rules, note, patience } => {
             let control = cloud.control()?;
+            let data = publish::read(&source)?;
+            let mut artifacts = publish::artifacts(&data, &models)?;
+            let settings = match rules {
+                Some(file) => Some(rules::read(&file)?),
+                None => publish::rules_in_force(&control).await?,
+            };
+            if let Some(settings) = settings {
+                publish::decided(&mut artifacts, settings)?;
+            }
+            let contents = publish::contents(&data, &artifacts)?;
             let published = publish::publish(&control, artifacts, &note).await?;
             say(&format!("published revision {}: {contents}", published.revision));
             verdict::follow(&control, published.revision, &patience).await?;
@@ -255,15 +269,6 @@ pub async fn recovery(command: Recovery) -> anyhow::Result<()> {
             say(&format!("{pop}: what is offered was published anew, as revision {published}"));
         }
     }
-    Ok(())
-}
-
-/// Runs `rockpool events`.
-pub async fn events(cloud: Cloud) -> anyhow::Result<()> {
-    let counts = cloud.control()?.event_counts().await?;
-    let kinds = counts.by_kind.iter().map(|(kind, n)| vec![kind.clone(), thousands(*n)]);
-    let rows: Vec<_> = kinds.chain([vec!["total".to_owned(), thousands(counts.total)]]).collect();
-    say(&table(&["events in the cloud", "count"], &rows));
     Ok(())
 }
 

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use inference::testing::{self, SignedBundle};
 use inference::{Bundle, Engine, Signer};
-use proto::bundle::{ArtifactKind, Rules, Segment};
+use proto::bundle::{ArtifactKind, Catalog, Item, RuleSettings, Rules, Segment};
 use proto::profile::{Interaction, Profile, Seen, Signal};
 use proto::{ItemId, UserId, VisitorId};
 
@@ -145,6 +145,41 @@ fn blocked_consumed_tired_and_excluded_items_are_never_offered() {
     }
 }
 
+/// A profile of these ratings.
+fn rated(ratings: &[(usize, f32)]) -> View {
+    let rating = |(n, (item, stars)): (usize, &(usize, f32))| Interaction {
+        item: id(*item),
+        signal: Signal::Rating,
+        stars: *stars,
+        at_ms: 1_000 + n as u64,
+    };
+    let mut view = view(&[]);
+    view.profile.interactions = ratings.iter().enumerate().map(rating).collect();
+    view
+}
+
+#[test]
+fn one_star_does_not_say_what_five_stars_say() {
+    let all = prepared(&rules(), &[]);
+    let only = Only(&[Stage::Retrieve]);
+    let retrieved = |ratings: &[(usize, f32)]| run(&all, &rated(ratings), &ask(10), &only);
+    let (liked, mixed) = (retrieved(&[(3, 5.0), (7, 5.0)]), retrieved(&[(3, 5.0), (7, 1.0)]));
+    assert_ne!(items(&liked), items(&mixed));
+    // What is disliked is not offered again, and says nothing of what to look for.
+    let unwanted = Recommend { exclude: vec![id(7)], ..ask(10) };
+    let without = run(&all, &rated(&[(3, 5.0)]), &unwanted, &only);
+    assert_eq!(items(&mixed), items(&without));
+    assert!(!items(&mixed).contains(&"i7"));
+    // Nothing liked: nothing to retrieve by.
+    assert_eq!(run(&all, &rated(&[(3, 1.0)]), &ask(5), &BOTH).served_by, Some(ServedBy::Popular));
+    // The latest rating counts, wherever the first one was.
+    assert_eq!(items(&retrieved(&[(3, 5.0), (7, 5.0), (7, 1.0)])), items(&mixed));
+    assert_eq!(
+        items(&retrieved(&[(3, 5.0), (7, 1.0), (7, 5.0)])),
+        items(&retrieved(&[(3, 5.0), (7, 5.0), (7, 5.0)]))
+    );
+}
+
 #[test]
 fn a_slot_larger_than_the_catalog_gets_all_that_may_be_offered() {
     let all = prepared(&rules(), &[]);
@@ -176,4 +211,197 @@ fn scratch_memory_carries_nothing_from_one_request_to_the_next() {
     decide(&all, &view(&[]), &ask(30), CANDIDATES, 2_000, &NONE, &mut scratch);
     let again = decide(&all, &known, &ask(10), CANDIDATES, 2_000, &BOTH, &mut scratch);
     assert_eq!(items(&first), items(&again));
+}
+
+/// The tiny models of the first items, with a catalog that has `more` on top: `n0` and so on, Drama but for every third.
+fn with_new(rules: &Rules, more: usize) -> Prepared {
+    let signer = Signer::from_seed(&[7; 32]);
+    let mut files: HashMap<_, _> = testing::bundle(&signer, 1, ITEMS, 1).artifacts;
+    let mut catalog: Catalog = serde_json::from_slice(&files[&ArtifactKind::Catalog]).unwrap();
+    catalog.items.extend((0..more).map(|n| Item {
+        id: ItemId::new(format!("n{n}")).unwrap(),
+        title: format!("New {n}"),
+        categories: vec![if n % 3 == 0 { "Comedy".into() } else { "Drama".into() }],
+        attributes: vec![("brand".into(), format!("b{}", n % 2))],
+        image: None,
+    }));
+    files.insert(ArtifactKind::Catalog, serde_json::to_vec(&catalog).unwrap());
+    files.insert(ArtifactKind::Rules, serde_json::to_vec(rules).unwrap());
+    let bundle = SignedBundle::new(&signer, 1, files);
+    let opened = Bundle::open(bundle.manifest.clone(), |kind| bundle.artifact(kind), &Engine::tract());
+    Prepared::new(opened.unwrap())
+}
+
+fn at(prepared: &Prepared, view: &View, ask: &Recommend, now_ms: u64) -> Decision {
+    decide(prepared, view, ask, CANDIDATES, now_ms, &BOTH, &mut Scratch::default())
+}
+
+fn falls(decision: &Decision) -> bool {
+    let within = decision.items.iter().all(|item| (0.0..=1.0).contains(&item.score));
+    within && decision.items.windows(2).all(|pair| pair[0].score >= pair[1].score)
+}
+
+#[test]
+fn scores_come_in_the_order_of_the_items() {
+    let all = with_new(&rules(), 9);
+    let women = vec![("gender".to_owned(), "F".to_owned())];
+    for (clicked, count, lambda) in [
+        (vec![3, 7], 10, 0.85),
+        (vec![3, 7], 10, 0.3),
+        (vec![5], 100, 0.5),
+        (vec![], 100, 0.85),
+        (vec![9, 41, 12], 45, 0.0),
+    ] {
+        let mut bundle_rules = rules();
+        bundle_rules.diversity_lambda = lambda;
+        let of_lambda = prepared(&bundle_rules, &[]);
+        for budget in [&BOTH, &Only(&[Stage::Retrieve]), &NONE] {
+            for all in [&all, &of_lambda] {
+                let ask = Recommend { context: women.clone(), ..ask(count) };
+                let decision = run(all, &view(&clicked), &ask, budget);
+                assert!(falls(&decision), "{clicked:?} {count} {lambda}: {:?}", decision.items);
+                assert!(!decision.items.is_empty());
+            }
+        }
+    }
+}
+
+#[test]
+fn new_items_get_their_share_and_no_more() {
+    let settings = RuleSettings { explore_share: 0.2, ..RuleSettings::default() };
+    let all = with_new(&rules().with(settings), 30);
+    let new = |decision: &Decision| {
+        decision
+            .items
+            .iter()
+            .filter(|item| item.reason == Reason::New)
+            .map(|r| r.item.to_string())
+            .collect::<Vec<_>>()
+    };
+    let mut shown = std::collections::BTreeSet::new();
+    for now_ms in 0..200 {
+        for view in [view(&[]), view(&[3, 7])] {
+            let decision = at(&all, &view, &ask(10), now_ms);
+            let new = new(&decision);
+            assert_eq!((decision.items.len(), new.len()), (10, 2));
+            assert!(new.iter().all(|item| item.starts_with('n')));
+            assert_ne!(decision.items[9].reason, Reason::New, "among the others, not behind them");
+            shown.extend(new);
+        }
+    }
+    assert!(shown.len() > 25, "nearly all are shown to somebody at some time: {shown:?}");
+    // The same question has the same answer.
+    assert_eq!(items(&at(&all, &view(&[3]), &ask(10), 7)), items(&at(&all, &view(&[3]), &ask(10), 7)));
+    // Also for one place, now and then; and with no share, never.
+    let single = (0..400).filter(|now| !new(&at(&all, &view(&[3]), &ask(1), *now)).is_empty()).count();
+    assert!((50..110).contains(&single), "{single} of 400");
+    let none = with_new(&rules().with(RuleSettings { explore_share: 0.0, ..RuleSettings::default() }), 30);
+    assert!((0..50).all(|now| new(&at(&none, &view(&[3]), &ask(100), now)).is_empty()));
+    // By default there is some.
+    let default = with_new(&rules(), 30);
+    assert_eq!(new(&at(&default, &view(&[3]), &ask(10), 1)).len(), 1);
+}
+
+#[test]
+fn new_items_like_those_that_were_liked_come_first() {
+    let all = with_new(&rules().with(RuleSettings { explore_share: 0.2, ..RuleSettings::default() }), 30);
+    let catalog = &all.bundle().catalog;
+    let of = |category: &str| {
+        let has = |place: &usize| catalog.items()[*place].categories.iter().any(|c| c == category);
+        (0..ITEMS).filter(has).take(4).collect::<Vec<_>>()
+    };
+    let comedies = |view: &View| {
+        let shown = (0..100).flat_map(|now| at(&all, view, &ask(10), now).items);
+        let new = shown.filter(|item| item.reason == Reason::New);
+        new.map(|item| catalog.item(catalog.place(item.item.as_str()).unwrap()).unwrap())
+            .filter(|item| item.categories[0] == "Comedy")
+            .count()
+    };
+    let loves: Vec<_> = of("Comedy").into_iter().map(|item| (item, 5.0)).collect();
+    let hates: Vec<_> = of("Comedy").into_iter().map(|item| (item, 0.0)).collect();
+    let (loved, unknown, hated) = (comedies(&rated(&loves)), comedies(&view(&[])), comedies(&rated(&hates)));
+    assert!(loved > 190 && hated < 10 && (30..110).contains(&unknown), "{loved}, {unknown}, {hated} of 200");
+}
+
+#[test]
+fn whoever_has_met_everything_is_not_answered_with_nothing() {
+    let rules = Rules { blocked: vec![id(0)], ..rules() };
+    let all = prepared(&rules, &[]);
+    let mut everything = view(&(0..ITEMS).collect::<Vec<_>>());
+    let bought = &mut everything.profile.interactions[5];
+    bought.signal = Signal::Conversion;
+    let disliked = &mut everything.profile.interactions[6];
+    (disliked.signal, disliked.stars) = (Signal::Rating, 1.0);
+    let exclude = vec![id(7)];
+    let decision = run(&all, &everything, &Recommend { exclude, ..ask(100) }, &BOTH);
+    assert_eq!(items(&decision)[..4], ["i1", "i2", "i3", "i4"], "what was met longest ago comes first");
+    assert_eq!(items(&decision).last(), Some(&"i5"), "what was bought comes last");
+    assert_eq!(decision.items.len(), ITEMS - 3);
+    for never in ["i0", "i6", "i7"] {
+        assert!(!items(&decision).contains(&never), "{never}");
+    }
+    assert_eq!((decision.served_by, decision.items[0].reason), (Some(ServedBy::Popular), Reason::Again));
+    assert!(falls(&decision));
+    // What was only seen too often comes again, too.
+    let rules = Rules { popular: vec![id(1)], seen_max: 1, ..Rules::default() };
+    let mut tired = view(&[]);
+    tired.profile.seen = vec![Seen { item: id(1), served: 3, seen: 3 }];
+    assert_eq!(items(&run(&prepared(&rules, &[]), &tired, &ask(5), &BOTH)), ["i1"]);
+}
+
+#[test]
+fn what_was_bought_comes_again_if_the_rules_say_so() {
+    let ask = ask(100);
+    let mut buyer = view(&[1, 41, 3]);
+    for at in [0, 1] {
+        buyer.profile.interactions[at].signal = Signal::Conversion;
+    }
+    let offered = |repeat_bought| {
+        let rules = rules().with(RuleSettings { repeat_bought, ..RuleSettings::default() });
+        let decision = run(&prepared(&rules, &[]), &buyer, &ask, &BOTH);
+        ["i1", "i41", "i3"].map(|item| items(&decision).contains(&item))
+    };
+    assert_eq!(offered(false), [false, false, false]);
+    assert_eq!(offered(true), [true, true, false], "a click is no purchase");
+    // Unless it was returned with one star.
+    let again = Interaction { item: id(1), signal: Signal::Rating, stars: 1.0, at_ms: 9_000 };
+    buyer.profile.interactions.push(again);
+    let rules = rules().with(RuleSettings { repeat_bought: true, ..RuleSettings::default() });
+    assert!(!items(&run(&prepared(&rules, &[]), &buyer, &ask, &BOTH)).contains(&"i1"));
+}
+
+#[test]
+fn a_cap_holds_for_every_stage_together() {
+    let caps = [("brand".to_owned(), 1), ("category".to_owned(), 3)].into();
+    let settings = RuleSettings { caps, explore_share: 0.5, ..RuleSettings::default() };
+    let all = with_new(&rules().with(settings), 30);
+    let catalog = &all.bundle().catalog;
+    for clicked in [&[3, 7][..], &[]] {
+        for budget in [&BOTH, &NONE] {
+            let decision = run(&all, &view(clicked), &ask(20), budget);
+            let mut counts = HashMap::<(&str, &str), usize>::new();
+            for ranked in &decision.items {
+                let item = catalog.item(catalog.place(ranked.item.as_str()).unwrap()).unwrap();
+                item.categories.iter().for_each(|c| *counts.entry(("category", c)).or_default() += 1);
+                let brands = item.attributes.iter().filter(|(name, _)| name == "brand");
+                brands.for_each(|(_, brand)| *counts.entry(("brand", brand)).or_default() += 1);
+            }
+            assert!(counts.iter().all(|((by, _), n)| *n <= if *by == "brand" { 1 } else { 3 }), "{counts:?}");
+            assert!(counts.values().any(|n| *n == 3), "{counts:?}");
+        }
+    }
+    // A cap of what no item has is none.
+    let caps = [("colour".to_owned(), 1)].into();
+    let free = prepared(&rules().with(RuleSettings { caps, ..RuleSettings::default() }), &[]);
+    assert_eq!(run(&free, &view(&[3]), &ask(40), &BOTH).items.len(), 40);
+}
+
+#[test]
+fn a_stage_that_had_no_time_is_named_and_one_that_was_not_needed_is_not() {
+    let all = prepared(&rules(), &[]);
+    let late = |view: &View, budget: &dyn Budget| run(&all, view, &ask(5), budget).late;
+    assert_eq!(late(&view(&[3]), &BOTH), None);
+    assert_eq!(late(&view(&[3]), &NONE), Some(Stage::Retrieve));
+    assert_eq!(late(&view(&[3]), &Only(&[Stage::Retrieve])), Some(Stage::Rank));
+    assert_eq!(late(&view(&[]), &NONE), None, "a visitor without a past needs no model");
 }

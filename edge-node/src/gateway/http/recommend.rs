@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use proto::client::{Answer, Ask, ClientReply, Reason, Recommend, ServedBy};
+use proto::client::{
+    Ask, ClientReply, Degraded, DetailedAnswer, DetailedRecommend, ItemDetails, Ranked, Reason, Recommend,
+    ServedBy,
+};
 use proto::{AnswerId, DeviceId, ErrorReply, ItemId, ModelVersion, Revision, SlotId, TraceId, UserId};
 use serde::{Deserialize, Serialize};
 use service::http::{Body, Refusal};
@@ -39,6 +42,9 @@ pub(super) struct Wanted {
     /// Not these.
     #[serde(default)]
     pub(super) exclude: Vec<ItemId>,
+    /// What of each item: `title`, `categories`, `image`, `attributes`, or an attribute's name.
+    #[serde(default)]
+    pub(super) fields: Vec<String>,
     /// How long the caller waits, in milliseconds; 0: the node's default.
     #[serde(default)]
     pub(super) deadline_ms: u32,
@@ -57,6 +63,8 @@ pub(super) struct Offered {
     pub(super) items: Vec<Item>,
     /// Which stage served.
     pub(super) served_by: ServedBy,
+    /// Why the answer is less than it could have been.
+    pub(super) degraded: Vec<Degraded>,
     /// The retrieval model that was used.
     pub(super) retrieval: Option<ModelVersion>,
     /// The ranker that was used.
@@ -76,10 +84,27 @@ pub(super) struct Offered {
 pub(super) struct Item {
     /// Which.
     pub(super) item: ItemId,
-    /// From 0 to 1, relative to the others of this answer.
+    /// From 0 to 1, relative to the others of this answer, and never more than that of the item before it.
     pub(super) score: f32,
     /// Why.
     pub(super) reason: Reason,
+    /// Its title, where it was asked for; so are those below.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) title: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) categories: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) image: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) attributes: BTreeMap<String, String>,
+}
+
+impl Item {
+    fn of(ranked: Ranked, details: ItemDetails) -> Self {
+        let Ranked { item, score, reason } = ranked;
+        let ItemDetails { title, categories, image, attributes } = details;
+        Self { item, score, reason, title, categories, image, attributes: attributes.into_iter().collect() }
+    }
 }
 
 pub(super) async fn recommend(
@@ -89,36 +114,41 @@ pub(super) async fn recommend(
     Body(wanted): Body<Wanted>,
 ) -> Result<Json<Offered>, Refusal> {
     let deadline_ms = wanted.deadline_ms;
-    match ask(&gateway, &asker.caller, trace, deadline_ms, Ask::Recommend(wanted.asked()?)).await? {
-        ClientReply::Answer(answer) => Ok(Json(Offered::of(answer, trace.id))),
+    let asked = Ask::RecommendDetailed(wanted.asked()?);
+    match ask(&gateway, &asker.caller, trace, deadline_ms, asked).await? {
+        ClientReply::Detailed(answer) => Ok(Json(Offered::of(answer, trace.id))),
         other => Err(unexpected(&other)),
     }
 }
 
 impl Wanted {
-    pub(super) fn asked(self) -> Result<Recommend, ErrorReply> {
-        Ok(Recommend {
+    pub(super) fn asked(self) -> Result<DetailedRecommend, ErrorReply> {
+        let recommend = Recommend {
             visitor: visitor::visitor(self.user_id, self.device_id)?,
             slot: self.slot,
             count: self.count,
             token: self.session.as_deref().map(visitor::token).transpose()?,
             context: self.context.into_iter().collect(),
             exclude: self.exclude,
-        })
+        };
+        Ok(DetailedRecommend { recommend, fields: self.fields })
     }
 }
 
 impl Offered {
-    pub(super) fn of(answer: Answer, trace: TraceId) -> Self {
-        let item = |ranked: proto::client::Ranked| Item {
-            item: ranked.item,
-            score: ranked.score,
-            reason: ranked.reason,
-        };
+    pub(super) fn of(detailed: DetailedAnswer, trace: TraceId) -> Self {
+        let DetailedAnswer { answer, degraded, details } = detailed;
+        let details = details.into_iter().chain(std::iter::repeat_with(ItemDetails::default));
         Self {
             id: answer.id,
-            items: answer.items.into_iter().map(item).collect(),
+            items: answer
+                .items
+                .into_iter()
+                .zip(details)
+                .map(|(ranked, known)| Item::of(ranked, known))
+                .collect(),
             served_by: answer.served_by,
+            degraded,
             retrieval: answer.retrieval,
             ranker: answer.ranker,
             revision: answer.revision,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use proto::client::{Answer, Ranked, Reason, ServedBy};
+use proto::client::{Answer, Degraded, DetailedAnswer, ItemDetails, Ranked, Reason, ServedBy};
 use proto::control::{ContentPurged, PurgeContent};
 use proto::{AnswerId, Code, ItemId, Revision, SlotId, TraceId};
 use serde_json::Value;
@@ -92,6 +92,13 @@ fn samples() -> Vec<(&'static str, Value)> {
         fresh: true,
         age_ms: Some(3),
     };
+    let details = ItemDetails {
+        title: Some("A".into()),
+        categories: Some(vec!["B".into()]),
+        image: Some("/c/shop/a.jpg".into()),
+        attributes: vec![("year".into(), "1995".into())],
+    };
+    let answer = DetailedAnswer { answer, degraded: vec![Degraded::Shed], details: vec![details] };
     let offered = serde_json::to_value(Offered::of(answer, TraceId(1))).unwrap();
     let wanted = Wanted {
         user_id: None,
@@ -101,6 +108,7 @@ fn samples() -> Vec<(&'static str, Value)> {
         session: None,
         context: Default::default(),
         exclude: Vec::new(),
+        fields: Vec::new(),
         deadline_ms: 0,
     };
     let counted = Counted { session: "pop-a:1".into(), accepted: 1, duplicates: 0 };
@@ -125,4 +133,25 @@ async fn who_has_the_document_hears_so() {
     assert_eq!(first.headers()[header::CACHE_CONTROL], "max-age=3600");
     let again = openapi(Method::GET, HeaderMap::from_iter([(header::IF_NONE_MATCH, tag.clone())])).await;
     assert_eq!((again.status(), &again.headers()[header::ETAG]), (StatusCode::NOT_MODIFIED, &tag));
+}
+
+#[test]
+fn the_words_for_a_degraded_answer_and_for_reasons_are_described() {
+    let document = document();
+    let schemas = &document["components"]["schemas"];
+    let words = |value: &Value| value["enum"].as_array().unwrap().clone();
+    let degraded = [
+        Degraded::Shed,
+        Degraded::ModelTimeout,
+        Degraded::ModelFailed,
+        Degraded::NoModel,
+        Degraded::NoBundle,
+        Degraded::Stale,
+        Degraded::Behind,
+    ];
+    let said: Vec<Value> = degraded.iter().map(|why| serde_json::to_value(why).unwrap()).collect();
+    assert_eq!(words(&schemas["Answer"]["properties"]["degraded"]["items"]), said);
+    let reasons = [Reason::Taste, Reason::Segment, Reason::Popular, Reason::New, Reason::Again];
+    let said: Vec<Value> = reasons.iter().map(|why| serde_json::to_value(why).unwrap()).collect();
+    assert_eq!(words(&schemas["Item"]["properties"]["reason"]), said);
 }

@@ -26,11 +26,14 @@ pub struct Proposal {
 }
 
 impl Proposal {
-    /// Whether writing it twice does what writing it once does: events dedupe by their ids, acknowledging is monotonic, and what is
-    /// void twice is void.
+    /// Whether writing it twice does what writing it once does: events dedupe by their ids, acknowledging is monotonic, what is
+    /// void twice is void, and what is erased twice is erased.
     pub fn is_idempotent(&self) -> bool {
         let idempotent = |command: &Command| match command {
-            Command::Track { .. } | Command::Acknowledge { .. } | Command::Purge { .. } => true,
+            Command::Track { .. }
+            | Command::Acknowledge { .. }
+            | Command::Purge { .. }
+            | Command::Erase { .. } => true,
             Command::Served { .. } | Command::Activate { .. } => false,
         };
         // A follower's group was looked through by the follower.

@@ -27,6 +27,9 @@ pub const MEMBERS: &[u8] = b"hmembers";
 /// [`proto::purge::Purges`].
 pub const PURGES: &[u8] = b"hpurges";
 
+/// [`crate::machine::Erasures`].
+pub const ERASURES: &[u8] = b"herasures";
+
 /// The sum of all other records.
 pub const SUM: &[u8] = b"sum";
 

@@ -3,12 +3,12 @@
 
 use proto::Event;
 use proto::codec::{self, CodecError};
-use proto::profile::Profile;
+use proto::profile::{Profile, Profile1};
 use proto::purge::Purges;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Bundles, Chunk, DedupeHead, MachineError, Members, Offsets, Position};
+use super::{Bundles, Chunk, DedupeHead, Erasures, MachineError, Members, Offsets, Position};
 
 /// A value of the keyspace.
 pub trait Stored: Serialize + DeserializeOwned {
@@ -43,7 +43,7 @@ macro_rules! first_version {
         }
     };
 }
-first_version!(Position, Offsets, DedupeHead, Bundles, Members, Chunk);
+first_version!(Position, Offsets, DedupeHead, Bundles, Members, Chunk, Erasures);
 
 macro_rules! first_version_of_proto {
     ($($name:ty),*) => {$(
@@ -57,7 +57,12 @@ macro_rules! first_version_of_proto {
         first_version!(@stored $name);
     )*};
 }
-first_version_of_proto!(Profile, Event, Purges);
+first_version_of_proto!(Profile1, Event, Purges);
+
+impl Stored for Profile {
+    const VERSION: u8 = 2;
+    type Previous = Profile1;
+}
 
 /// Encodes a value in its present version.
 pub fn encode<T: Stored>(value: &T) -> Vec<u8> {
@@ -101,6 +106,8 @@ pub fn decode_at<T: Stored>(key: &[u8], bytes: &[u8]) -> Result<T, MachineError>
 
 #[cfg(test)]
 mod tests {
+    use proto::ItemId;
+    use proto::profile::{Interaction, Signal};
     use serde::Deserialize;
 
     use super::*;
@@ -131,6 +138,26 @@ mod tests {
         assert_eq!(decode::<New>(&old).unwrap(), New { count: 7, name: "unnamed".into() });
         let new = New { count: 1 << 40, name: "n".into() };
         assert_eq!(decode::<New>(&encode(&new)).unwrap(), new);
+    }
+
+    #[test]
+    fn a_profile_of_version_1_is_read_in_the_order_of_its_times() {
+        let met = |item: &str, at_ms| Interaction {
+            item: ItemId::new(item).unwrap(),
+            signal: Signal::Click,
+            stars: 0.0,
+            at_ms,
+        };
+        let old = Profile1 {
+            interactions: vec![met("new", 2_000), met("late", 1_000)],
+            traits: vec![("plan".into(), "free".into())],
+            events: 3,
+            version: 3,
+            ..Profile1::default()
+        };
+        let read: Profile = decode(&encode(&old)).unwrap();
+        assert_eq!(read.interactions, [met("late", 1_000), met("new", 2_000)]);
+        assert_eq!((read.events, read.trait_times, read.erased_at_ms), (3, vec![0], 0));
     }
 
     #[test]

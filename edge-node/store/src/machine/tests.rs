@@ -235,3 +235,37 @@ fn a_purge_is_as_of_its_entry_and_survives() {
     assert_eq!(apply(&mut state, Command::Purge { keys: vec![], all: true }).unwrap(), Effect::Done);
     assert!(state.heads().purges.void([], 8) && !state.heads().purges.void([shop], 9));
 }
+
+#[test]
+fn an_erased_visitor_is_forgotten_and_stays_so() {
+    let mut state = empty();
+    let erase = |at_ms, number| Command::Erase { visitor: visitor(1), at_ms, number };
+    apply(&mut state, track([1, 2], NOON)).unwrap();
+    state.settle();
+    assert_eq!(apply(&mut state, erase(NOON + 1, 4)).unwrap(), Effect::Done);
+    // Late, under way when it was erased, and offered before.
+    apply(&mut state, track([3], NOON)).unwrap();
+    let items = vec![ItemId::new("a").unwrap()];
+    apply(&mut state, Command::Served { visitor: visitor(1), items, at_ms: NOON }).unwrap();
+    state.settle();
+    let mut state = State::load(state.base().clone()).unwrap();
+    let profile = |state: &State<Memory>| state.base().profile(&visitor(1)).unwrap().unwrap();
+    let erased = profile(&state);
+    assert_eq!((erased.interactions.len(), erased.seen.len(), erased.events), (0, 0, 0));
+    assert_eq!(state.heads().erasures, Erasures(4));
+    // Their events go up all the same: the cloud knows of the erasure, and offsets have no holes.
+    assert_eq!(state.heads().offsets.last, 3);
+    // Again, and an older one: nothing changes.
+    for older in [erase(NOON + 1, 4), erase(NOON, 2)] {
+        apply(&mut state, older).unwrap();
+        state.settle();
+        assert_eq!((profile(&state), state.heads().erasures), (erased.clone(), Erasures(4)));
+    }
+    // A visitor who was never here leaves a mark, too.
+    apply(&mut state, Command::Erase { visitor: visitor(2), at_ms: NOON, number: 5 }).unwrap();
+    let late = Event { visitor: visitor(2), ..event(9, 2) };
+    apply(&mut state, Command::Track { events: vec![late], received_at_ms: NOON }).unwrap();
+    state.settle();
+    let profile = state.base().profile(&visitor(2)).unwrap().unwrap();
+    assert_eq!((profile.interactions.len(), profile.erased_at_ms), (0, NOON));
+}

@@ -57,7 +57,7 @@ impl Cache {
 
 /// About how much memory a profile takes. Item ids are shared, so their text is not counted in full.
 fn weight(profile: &Profile) -> u64 {
-    let traits: usize = profile.traits.iter().map(|(name, value)| name.len() + value.len() + 64).sum();
+    let traits: usize = profile.traits.iter().map(|(name, value)| name.len() + value.len() + 72).sum();
     (256 + profile.interactions.len() * 64 + profile.seen.len() * 64 + traits) as u64
 }
 

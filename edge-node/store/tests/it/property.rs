@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use proto::bundle::{Manifest, SignedManifest};
 use proto::command::Command;
 use proto::event::{Event, EventKind};
+use proto::limits::PROFILE_RING_LEN;
+use proto::profile::Profile;
 use proto::purge::PurgeKey;
 use proto::{
     AnswerId, DeviceId, EventId, ItemId, NodeId, Offset, Revision, SlotId, TraceId, UserId, VisitorId, codec,
@@ -93,6 +95,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..300_u64).prop_map(|upto| Command::Acknowledge { upto: Offset(upto) }),
         1 => (proptest::collection::vec((0..40_u64).prop_map(PurgeKey), 0..9), any::<bool>())
             .prop_map(|(keys, all)| Command::Purge { keys, all }),
+        1 => (visitor(), any::<u64>(), 0..20_u64)
+            .prop_map(|(visitor, at_ms, number)| Command::Erase { visitor, at_ms, number }),
     ];
     let members = proptest::collection::vec(1..9_u64, 1..5);
     prop_oneof![12 => command.prop_map(Step::Apply), 1 => members.prop_map(Step::Members)]
@@ -188,5 +192,12 @@ fn invariants(state: &State<Memory>) -> Result<(), TestCaseError> {
     prop_assert!(window.first <= window.next);
     prop_assert!((window.next - window.first) * dedupe::CHUNK_LEN as u64 <= dedupe::IDS_MAX as u64);
     prop_assert!(state.heads().members.nodes.len() <= 9);
+    for (key, value) in state.base().records().filter(|(key, _)| key[0] == b'p') {
+        let profile: Profile = machine::stored::decode_at(key, value).unwrap();
+        prop_assert!(profile.interactions.is_sorted_by_key(|met| met.at_ms));
+        prop_assert!(profile.interactions.len() <= PROFILE_RING_LEN);
+        prop_assert!(profile.interactions.iter().all(|met| met.at_ms > profile.erased_at_ms));
+        prop_assert_eq!(profile.traits.len(), profile.trait_times.len());
+    }
     Ok(())
 }

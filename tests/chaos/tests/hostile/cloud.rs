@@ -82,6 +82,7 @@ impl Cloud {
             UplinkRequest::Artifact { digest, offset } => artifact(now.files.get(&digest), offset),
             UplinkRequest::Report(_) | UplinkRequest::Standing(_) => UplinkReply::Noted,
             UplinkRequest::Revoked { .. } => UplinkReply::Revoked(Vec::new()),
+            UplinkRequest::Erasures { .. } => UplinkReply::Erasures(Vec::new()),
             UplinkRequest::Renew(_) | UplinkRequest::Subscribe => {
                 UplinkReply::Error(ErrorReply::new(Code::NotReady, "not here"))
             }

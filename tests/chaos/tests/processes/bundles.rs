@@ -93,6 +93,7 @@ async fn answer(mut stream: Stream, published: Arc<Mutex<Published>>, mut newest
         },
         UplinkRequest::Report(_) | UplinkRequest::Standing(_) => UplinkReply::Noted,
         UplinkRequest::Revoked { .. } => UplinkReply::Revoked(Vec::new()),
+        UplinkRequest::Erasures { .. } => UplinkReply::Erasures(Vec::new()),
         UplinkRequest::Renew(_) => UplinkReply::Error(proto::ErrorReply::new(
             proto::Code::NotReady,
             "this cloud issues no certificates",

@@ -15,6 +15,7 @@ mod http;
 mod identity;
 mod members;
 mod overload;
+mod own_data;
 mod plane;
 mod reload;
 mod restore;
