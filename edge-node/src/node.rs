@@ -29,7 +29,7 @@ use crate::config::{ClientsConfig, Config};
 use crate::disk;
 use crate::gateway::Gateway;
 use crate::gateway::http::{self, Http, HttpMetrics};
-use crate::identity::{IdentityMetrics, Keeper, Own, PublicCertificate, PublicMetrics};
+use crate::identity::{Keeper, Own, PublicCertificate};
 use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::prefetch;
@@ -115,8 +115,7 @@ async fn live(config: Config, doors_within: Duration, shutdown: Shutdown) -> any
     let Some(own) = shutdown.run_until_cancelled(Own::open(&config)).await.transpose()? else {
         return Ok(());
     };
-    let public = PublicCertificate::open(&config.http)?;
-    let doors = bind_within(&config, &own, public.as_ref(), doors_within).await?;
+    let doors = bind_within(&config, &own, doors_within).await?;
     let addresses = publish_addresses(&config, &doors)?;
     let (folder, workers) = (Folder::open(config.dir.join("artifacts"))?, Workers::start(&config.serving)?);
     let engine = choose_engine(&config, &metrics);
@@ -124,7 +123,7 @@ async fn live(config: Config, doors_within: Duration, shutdown: Shutdown) -> any
     let store = open_store(&config, &addresses, &doors, &registry).await?;
     let cloud =
         CloudLink::new(config.uplink.clone(), doors.cloud_dialer, edge_uplink::Metrics::new(&registry)?);
-    let keeper = Keeper::new(own, &config.identity, cloud.clone(), IdentityMetrics::new(&registry)?);
+    let keeper = Keeper::new(own, &config.identity, cloud.clone(), &registry)?;
     let active = ActiveBundle::default();
     let leader = caught_up_leader(store.clone(), shutdown.clone());
     let refusal = watch::Sender::new(Refusal::default());
@@ -148,7 +147,6 @@ async fn live(config: Config, doors_within: Duration, shutdown: Shutdown) -> any
     let cache = open_cache(&config, &store, &registry).await?;
     let purger = Purger { store: store.clone(), cache: cache.clone() };
     let http_metrics = HttpMetrics::new(&registry)?;
-    let public_metrics = public.is_some().then(|| PublicMetrics::new(&registry)).transpose()?;
     let http = Http::new(gateway.clone(), purger.clone(), ready.clone(), http_metrics, shutdown.clone());
     let http_doors = http::Doors { tcp: doors.http, quic: doors.clients.clone() };
     let http = http::serve(http_doors, http, config.http.clone())?;
@@ -165,9 +163,6 @@ async fn live(config: Config, doors_within: Duration, shutdown: Shutdown) -> any
     tasks.spawn(service::admin::serve(doors.admin, admin, shutdown.clone()));
     tasks.spawn(keep_link(cloud.clone(), report, shutdown.clone()));
     tasks.spawn(keeper.run(shutdown.clone()));
-    if let Some((public, metrics)) = public.zip(public_metrics) {
-        tasks.spawn(public.keep(metrics, shutdown.clone()));
-    }
     tasks.spawn(edge_uplink::tail(Arc::new(commits), leader, cloud, shutdown.clone()));
     tasks.spawn(bundles.run(shutdown.clone()));
     tasks.spawn(disk::end_when_it_recovers(store.clone(), config.dir.clone(), shutdown.clone()));
@@ -236,15 +231,10 @@ async fn keep_link(cloud: CloudLink, report: Report, shutdown: Shutdown) {
     cloud.run(report, shutdown).await;
 }
 
-async fn bind_within(
-    config: &Config,
-    own: &Own,
-    public: Option<&PublicCertificate>,
-    within: Duration,
-) -> anyhow::Result<Doors> {
+async fn bind_within(config: &Config, own: &Own, within: Duration) -> anyhow::Result<Doors> {
     let until = tokio::time::Instant::now() + within;
     loop {
-        match bind(config, own, public).await {
+        match bind(config, own).await {
             Err(error) if tokio::time::Instant::now() < until => {
                 tracing::debug!(%error, "a door of the life before is still open");
                 tokio::time::sleep(DOORS_TRIED_EVERY).await;
@@ -254,9 +244,9 @@ async fn bind_within(
     }
 }
 
-async fn bind(config: &Config, own: &Own, public: Option<&PublicCertificate>) -> anyhow::Result<Doors> {
-    let Own { credentials, trust, .. } = own;
-    let for_http = public.map_or(credentials, PublicCertificate::credentials);
+async fn bind(config: &Config, own: &Own) -> anyhow::Result<Doors> {
+    let Own { credentials, trust, public, .. } = own;
+    let for_http = public.as_ref().map_or(credentials, PublicCertificate::credentials);
     let for_apps = credentials.with_http3(for_http);
     let clients = Settings {
         max_connections: config.clients.connections_max,
