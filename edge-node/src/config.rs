@@ -139,6 +139,17 @@ pub struct HttpConfig {
     pub notice_ms: u64,
 }
 
+impl HttpConfig {
+    fn check(&self) -> anyhow::Result<()> {
+        let (certificate, key) = (&self.certificate, &self.key);
+        anyhow::ensure!(
+            certificate.as_os_str().is_empty() == key.as_os_str().is_empty(),
+            "http.certificate ({certificate:?}) and http.key ({key:?}) belong together: set both, or neither"
+        );
+        Ok(())
+    }
+}
+
 /// The peers' door.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -346,13 +357,7 @@ impl Config {
             "node.pop {:?}: at most 63 lower-case letters, digits and `-`, as it becomes part of a DNS name",
             self.node.pop.as_str()
         );
-        let empty = [&self.http.certificate, &self.http.key].map(|path| path.as_os_str().is_empty());
-        anyhow::ensure!(
-            empty[0] == empty[1],
-            "http.certificate ({:?}) and http.key ({:?}) belong together: set both, or neither",
-            self.http.certificate,
-            self.http.key
-        );
+        self.http.check()?;
         self.members()?;
         self.cache.check().map_err(anyhow::Error::msg)
     }

@@ -23,8 +23,7 @@ use transport::pki::{Credentials, Trust};
 use crate::config::Config;
 
 pub use keeper::Keeper;
-pub use metrics::IdentityMetrics;
-pub use public::{PublicCertificate, PublicMetrics};
+pub use public::PublicCertificate;
 pub use revoked::RevokedFile;
 
 /// How the node comes by its certificate, and how long it believes others'.
@@ -54,6 +53,8 @@ pub struct Own {
     pub revoked: RevokedFile,
     /// Who it is.
     pub identity: Identity,
+    /// What browsers see instead, where the settings name it.
+    pub public: Option<PublicCertificate>,
 }
 
 impl Own {
@@ -65,6 +66,7 @@ impl Own {
             .with_grace(Duration::from_secs(config.identity.grace_s))
             .with_revoked(revoked.list().clone());
         let identity = Identity::Node { pop, node };
+        let public = PublicCertificate::open(&config.http)?;
         let mut credentials = on_disk(config, &identity)?;
         if config.identity.token.exists() {
             match (
@@ -82,7 +84,7 @@ impl Own {
             }
         }
         let credentials = credentials.with_context(|| missing(config))?;
-        Ok(Self { credentials, trust, revoked, identity })
+        Ok(Self { credentials, trust, revoked, identity, public })
     }
 }
 

@@ -31,7 +31,7 @@ use crate::disk;
 use crate::erasures;
 use crate::gateway::Gateway;
 use crate::gateway::http::{self, Http, HttpMetrics};
-use crate::identity::{IdentityMetrics, Keeper, Own, PublicCertificate, PublicMetrics};
+use crate::identity::{Keeper, Own, PublicCertificate};
 use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::prefetch;
@@ -120,8 +120,7 @@ async fn live(settings: &NodeSettings, doors_within: Duration, shutdown: Shutdow
     let Some(own) = shutdown.run_until_cancelled(Own::open(&config)).await.transpose()? else {
         return Ok(());
     };
-    let public = PublicCertificate::open(&config.http)?;
-    let doors = bind_within(&config, &own, public.as_ref(), doors_within).await?;
+    let doors = bind_within(&config, &own, doors_within).await?;
     let addresses = publish_addresses(&config, &doors)?;
     let (folder, workers) = (Folder::open(config.dir.join("artifacts"))?, Workers::start(&config.serving)?);
     let engine = choose_engine(&config, &metrics);
@@ -130,10 +129,9 @@ async fn live(settings: &NodeSettings, doors_within: Duration, shutdown: Shutdow
     let cloud =
         CloudLink::new(config.uplink.clone(), doors.cloud_dialer, edge_uplink::Metrics::new(&registry)?);
     let own_shown = (own.credentials.clone(), own.identity.clone());
-    let keeper = Keeper::new(own, &config.identity, cloud.clone(), IdentityMetrics::new(&registry)?);
-    let active = ActiveBundle::default();
+    let keeper = Keeper::new(own, &config.identity, cloud.clone(), &registry)?;
+    let (active, refusal) = (ActiveBundle::default(), watch::Sender::new(Refusal::default()));
     let leader = caught_up_leader(store.clone(), shutdown.clone());
-    let refusal = watch::Sender::new(Refusal::default());
     let report = report(&store, &active, &engine, &metrics, refusal.subscribe(), addresses.clients.clone());
 
     let sources = sources(&config, &folder, &cloud, &store, doors.peer_dialer);
@@ -155,14 +153,12 @@ async fn live(settings: &NodeSettings, doors_within: Duration, shutdown: Shutdow
     let cache = open_cache(&config, &store, &registry).await?;
     let purger = Purger { store: store.clone(), cache: cache.clone() };
     let http_metrics = HttpMetrics::new(&registry)?;
-    let public_metrics = public.is_some().then(|| PublicMetrics::new(&registry)).transpose()?;
     let http = Http::new(gateway.clone(), purger.clone(), ready.clone(), http_metrics, shutdown.clone());
     let http_doors = http::Doors { tcp: doors.http, quic: doors.clients.clone() };
     let http = http::serve(http_doors, http, config.http.clone())?;
     let commits = StoreCommits::follow(store.clone(), shutdown.clone());
     let admin = Admin { store: store.clone(), purger, cloud: cloud.clone(), report: report.clone(), token };
     let admin = admin_routes(admin, registry, ready);
-    let (erasing, leading) = (cloud.clone(), leader.clone());
     let peers = Arc::new(Peers { store: store.clone(), folder });
     // Peers are served until the very end: the store shuts down over them.
     let peers_end = Shutdown::new();
@@ -173,12 +169,9 @@ async fn live(settings: &NodeSettings, doors_within: Duration, shutdown: Shutdow
     tasks.spawn(service::admin::serve(doors.admin, admin, shutdown.clone()));
     tasks.spawn(keep_link(cloud.clone(), report, standings, shutdown.clone()));
     tasks.spawn(keeper.run(shutdown.clone()));
-    if let Some((public, metrics)) = public.zip(public_metrics) {
-        tasks.spawn(public.keep(metrics, shutdown.clone()));
-    }
+    tasks.spawn(erasures::follow(store.clone(), cloud.clone(), leader.clone(), shutdown.clone()));
     tasks.spawn(edge_uplink::tail(Arc::new(commits), leader, cloud, shutdown.clone()));
     tasks.spawn(bundles.run(shutdown.clone()));
-    tasks.spawn(erasures::follow(store.clone(), erasing, leading, shutdown.clone()));
     tasks.spawn(disk::end_when_it_recovers(store.clone(), config.dir.clone(), shutdown.clone()));
     tasks.spawn(http);
     tasks.spawn(settings.clone().follow(changing(&gateway, own_shown), shutdown.clone()));
@@ -261,15 +254,10 @@ async fn keep_link(cloud: CloudLink, report: Report, standings: Standings, shutd
     cloud.run(Reports { report, standing: Arc::new(move || standings.now()) }, shutdown).await;
 }
 
-async fn bind_within(
-    config: &Config,
-    own: &Own,
-    public: Option<&PublicCertificate>,
-    within: Duration,
-) -> anyhow::Result<Doors> {
+async fn bind_within(config: &Config, own: &Own, within: Duration) -> anyhow::Result<Doors> {
     let until = tokio::time::Instant::now() + within;
     loop {
-        match bind(config, own, public).await {
+        match bind(config, own).await {
             Err(error) if tokio::time::Instant::now() < until => {
                 tracing::debug!(%error, "a door of the life before is still open");
                 tokio::time::sleep(DOORS_TRIED_EVERY).await;
@@ -279,9 +267,9 @@ async fn bind_within(
     }
 }
 
-async fn bind(config: &Config, own: &Own, public: Option<&PublicCertificate>) -> anyhow::Result<Doors> {
-    let Own { credentials, trust, .. } = own;
-    let for_http = public.map_or(credentials, PublicCertificate::credentials);
+async fn bind(config: &Config, own: &Own) -> anyhow::Result<Doors> {
+    let Own { credentials, trust, public, .. } = own;
+    let for_http = public.as_ref().map_or(credentials, PublicCertificate::credentials);
     let for_apps = credentials.with_http3(for_http);
     let clients = Settings {
         max_connections: config.clients.connections_max,

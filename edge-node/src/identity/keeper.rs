@@ -4,12 +4,14 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use edge_uplink::{CloudLink, PullError};
+use prometheus::Registry;
 use proto::uplink::{UplinkReply, UplinkRequest};
 use service::shutdown::Shutdown;
 use transport::Identity;
 use transport::pki::{Credentials, PkiError, Request, Trust};
 
 use super::metrics::IdentityMetrics;
+use super::public::{PublicCertificate, PublicMetrics};
 use super::renewal::{self, Urgency};
 use super::{IdentityConfig, Own, RevokedFile};
 
@@ -48,15 +50,26 @@ pub struct Keeper {
     ask_every: Duration,
     cloud: CloudLink,
     metrics: IdentityMetrics,
+    public: Option<(PublicCertificate, PublicMetrics)>,
 }
 
 impl Keeper {
     /// Keeps `own`, asking the cloud over `cloud`.
-    pub fn new(own: Own, config: &IdentityConfig, cloud: CloudLink, metrics: IdentityMetrics) -> Self {
-        let Own { credentials, trust, revoked, identity } = own;
+    pub fn new(
+        own: Own,
+        config: &IdentityConfig,
+        cloud: CloudLink,
+        registry: &Registry,
+    ) -> prometheus::Result<Self> {
+        let Own { credentials, trust, revoked, identity, public } = own;
+        let metrics = IdentityMetrics::new(registry)?;
+        let public = match public {
+            Some(public) => Some((public, PublicMetrics::new(registry)?)),
+            None => None,
+        };
         metrics.expires(credentials.validity().not_after);
         metrics.revoked.set(i64::try_from(revoked.len()).unwrap_or(i64::MAX));
-        Self {
+        Ok(Self {
             identity,
             credentials,
             trust,
@@ -65,16 +78,24 @@ impl Keeper {
             ask_every: Duration::from_millis(config.revoked_every_ms),
             cloud,
             metrics,
-        }
+            public,
+        })
     }
 
     /// Runs until shutdown.
     pub async fn run(self, shutdown: Shutdown) {
-        let Self { identity, credentials, trust, revoked, file, ask_every, cloud, metrics } = self;
+        let Self { identity, credentials, trust, revoked, file, ask_every, cloud, metrics, public } = self;
         let renewing =
             Renewing { identity, credentials, trust, file, cloud: cloud.clone(), metrics: metrics.clone() };
+        let public = async {
+            match public {
+                Some((public, metrics)) => public.keep(metrics).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = shutdown.cancelled() => {}
+            () = public => {}
             () = renewing.run() => {}
             () = ask_for_revoked(revoked, cloud, ask_every, metrics) => {}
         }

@@ -10,7 +10,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use proto::Digest;
-use service::shutdown::Shutdown;
 use tokio::signal::unix::{SignalKind, signal};
 use transport::pki::Credentials;
 
@@ -88,8 +87,8 @@ impl PublicCertificate {
         &self.credentials
     }
 
-    /// Looks at the files until shutdown.
-    pub async fn keep(mut self, metrics: PublicMetrics, shutdown: Shutdown) {
+    /// Looks at the files, without end.
+    pub async fn keep(mut self, metrics: PublicMetrics) {
         self.tell(&metrics);
         let mut hangup = signal(SignalKind::hangup())
             .inspect_err(
@@ -105,7 +104,6 @@ impl PublicCertificate {
                 }
             };
             let asked = tokio::select! {
-                () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(LOOK_EVERY) => false,
                 _ = hung_up => true,
             };

@@ -263,7 +263,7 @@ async fn what_libraries_say_is_a_problem_too(pop: &Pop) {
             (infer, vec!["-H", key, "-H", brotli, "-d", "{}"], 415, "unsupported"),
             (infer, vec!["-H", key, "--data-binary", &huge], 413, "more than 4194304 bytes"),
         ] {
-            let heard = curl(pop, path, &[&[version], more.as_slice()].concat()).await;
+            let heard = curl(pop, path, &[&[version, "-H", "expect:"], more.as_slice()].concat()).await;
             let said = heard.json();
             let at = &path[..path.len().min(40)];
             assert_eq!((heard.status, &said["status"]), (status, &json!(status)), "{version} {at}: {said}");

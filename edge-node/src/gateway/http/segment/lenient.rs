@@ -133,7 +133,7 @@ impl<'t> Mender<'t> {
         }
     }
 
-    /// What `\uXXXX` says.
+    /// What `\u` and four digits say.
     fn unit(&self, ahead: usize) -> Option<u16> {
         let escape = self.text.as_bytes().get(self.at + ahead..self.at + ahead + 6)?;
         let hex = escape.strip_prefix(b"\\u").filter(|hex| hex.iter().all(u8::is_ascii_hexdigit))?;

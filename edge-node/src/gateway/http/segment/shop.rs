@@ -15,7 +15,7 @@ const SLOT: &str = "page";
 /// The currency of an order that does not say, as Segment's specification has it.
 const CURRENCY: &str = "USD";
 /// ISO 4217: no currency.
-const NO_CURRENCY: [u8; 3] = *b"XXX";
+const NO_CURRENCY: [u8; 3] = [b'X'; 3];
 
 /// An event for each product, with its place in the message; none, where it names none.
 pub fn kinds(name: &str, properties: &Map<String, Value>, notes: &mut Notes) -> Vec<(u32, EventKind)> {
@@ -168,7 +168,8 @@ impl<'m> Shop<'m> {
             Some(value) => currency(value.as_str().unwrap_or_default().trim()),
         };
         code.unwrap_or_else(|error| {
-            let detail = format!("{}: the worth is kept in XXX (no currency)", error.message);
+            let no_currency = String::from_utf8_lossy(&NO_CURRENCY);
+            let detail = format!("{}: the worth is kept in {no_currency}, no currency", error.message);
             self.notes.changed("properties.currency", Reason::Currency, detail);
             NO_CURRENCY
         })
