@@ -81,9 +81,9 @@ fn number_ms(text: &str) -> Option<Result<u64, &'static str>> {
 fn scaled_ms(whole: u64, thousandths: u64) -> u64 {
     match whole {
         ..SECONDS_BELOW => whole * 1000 + thousandths,
-        ..MILLISECONDS_BELOW => whole,
-        ..MICROSECONDS_BELOW => whole / 1000,
-        _ => whole / 1_000_000,
+        SECONDS_BELOW..MILLISECONDS_BELOW => whole,
+        MILLISECONDS_BELOW..MICROSECONDS_BELOW => whole / 1000,
+        MICROSECONDS_BELOW.. => whole / 1_000_000,
     }
 }
 
