@@ -207,7 +207,12 @@ impl Table {
                 Rows::Columnar(rows) => rows.next(&self.path, &mut row)?,
             };
             match step {
-                Step::End => return Ok(report),
+                Step::End => {
+                    if let Rows::Columnar(rows) = &self.rows {
+                        report.notes.extend(rows.notes());
+                    }
+                    return Ok(report);
+                }
                 Step::Bad { at, span, reason } => report.skip(at, span, reason),
                 Step::Row(at) => match take(at, &row) {
                     Ok(Use::Taken) => report.rows += 1,

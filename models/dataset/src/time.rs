@@ -79,11 +79,11 @@ fn number_ms(text: &str) -> Option<Result<u64, &'static str>> {
 
 /// Whole units and the thousandths of one.
 fn scaled_ms(whole: u64, thousandths: u64) -> u64 {
-    match () {
-        () if whole < SECONDS_BELOW => whole * 1000 + thousandths,
-        () if whole < MILLISECONDS_BELOW => whole,
-        () if whole < MICROSECONDS_BELOW => whole / 1000,
-        () => whole / 1_000_000,
+    match whole {
+        ..SECONDS_BELOW => whole * 1000 + thousandths,
+        SECONDS_BELOW..MILLISECONDS_BELOW => whole,
+        MILLISECONDS_BELOW..MICROSECONDS_BELOW => whole / 1000,
+        MICROSECONDS_BELOW.. => whole / 1_000_000,
     }
 }
 

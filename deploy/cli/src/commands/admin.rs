@@ -49,7 +49,7 @@ pub enum Bundle {
         cloud: Cloud,
         /// Which data.
         #[command(flatten)]
-        source: Source,
+        source: Box<Source>,
         /// The models' folder; `none`: no models, so that everybody gets popular items.
         #[arg(long, value_name = "FOLDER|none", default_value = MODELS)]
         models: PathBuf,

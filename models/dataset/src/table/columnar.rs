@@ -1,7 +1,7 @@
 //! Rows of a Parquet file, by the row interface, so that Arrow is not needed. Whatever codec the file has (gzip, Snappy, LZ4,
 //! Brotli, Zstandard), values come out as a CSV file would have them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,6 +24,8 @@ pub(crate) struct ColumnarRows {
     rows: RowIter<'static>,
     /// By the place among the columns that are read.
     forms: Vec<Form>,
+    /// By column: values that are bytes and no text, and were left out.
+    left_out: BTreeMap<String, u64>,
     at: u64,
 }
 
@@ -72,7 +74,7 @@ impl ColumnarRows {
         }
         let projection = Type::group_type_builder(root.name()).with_fields(fields).build().map_err(broken)?;
         let rows = RowIter::from_file_into(Box::new(reader)).project(Some(projection)).map_err(broken)?;
-        Ok((Self { rows, forms, at: 0 }, columns))
+        Ok((Self { rows, forms, left_out: BTreeMap::new(), at: 0 }, columns))
     }
 
     pub(crate) fn next(&mut self, path: &Path, row: &mut StringRecord) -> Result<Step, DatasetError> {
@@ -86,15 +88,23 @@ impl ColumnarRows {
         };
         row.clear();
         for ((name, field), form) in fields.get_column_iter().zip(&self.forms) {
-            match text(field, *form) {
-                Some(text) => row.push_field(&text),
-                None => {
-                    let reason = format!("column {name} holds bytes that are no UTF-8 text");
-                    return Ok(Step::Bad { at: self.at, span: 1, reason });
-                }
+            let text = text(field, *form);
+            if text.is_none() {
+                *self.left_out.entry(name.clone()).or_default() += 1;
             }
+            row.push_field(text.as_deref().unwrap_or_default());
         }
         Ok(Step::Row(self.at))
+    }
+}
+
+impl ColumnarRows {
+    /// What was left out, for people.
+    pub(crate) fn notes(&self) -> impl Iterator<Item = String> {
+        let said = |(name, count): (&String, &u64)| {
+            format!("{count} values of {name} were left out, as they are no UTF-8 text")
+        };
+        self.left_out.iter().map(said)
     }
 }
 

@@ -126,7 +126,7 @@ fn lists_of_categories_are_read() {
     fs::remove_file(folder.path().join("items.csv")).unwrap();
     let schema = "message items { required binary item_id (UTF8); required binary title (UTF8); \
         optional group categories (LIST) { repeated group list { optional binary element (UTF8); } } \
-        required group sizes { required int64 width; } }";
+        required group sizes { required int64 width; } required binary picture; }";
     let text = |text: &str| ByteArray::from(text.as_bytes().to_vec());
     let (ids, titles) = ([text("a"), text("b")], [text("Alpha"), text("Beta")]);
     let categories = |column: &mut parquet::file::writer::SerializedColumnWriter<'_>| {
@@ -134,15 +134,19 @@ fn lists_of_categories_are_read() {
         let (values, defined, repeated) = ([text("X"), text("Y")], [3, 2, 3, 1], [0, 1, 1, 0]);
         column.typed::<ByteArrayType>().write_batch(&values, Some(&defined), Some(&repeated)).unwrap();
     };
-    let columns: [Column<'_>; 4] = [
+    let pictures = [ByteArray::from(vec![0xff, 0xd8]), text("c")];
+    let columns: [Column<'_>; 5] = [
         &values::<ByteArrayType>(&ids),
         &values::<ByteArrayType>(&titles),
         &categories,
         &values::<Int64Type>(&[1, 2]),
+        &values::<ByteArrayType>(&pictures),
     ];
     write(&folder.path().join("items.parquet"), schema, Compression::SNAPPY, &columns);
     let data = read_folder(folder.path(), 0.0).unwrap();
     assert_eq!(data.items[0].categories, ["X", "Y"]);
-    assert!(data.items[1].categories.is_empty() && data.items[1].attributes.is_empty());
+    assert!(data.items[1].categories.is_empty() && data.items[0].attributes.is_empty());
+    assert_eq!(data.items[1].attributes, [("picture".to_owned(), "c".to_owned())]);
+    assert!(notes(&data).contains("1 values of picture were left out"), "{}", notes(&data));
     assert!(notes(&data).contains("sizes holds records or maps"), "{}", notes(&data));
 }
