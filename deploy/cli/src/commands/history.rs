@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use client_sdk::{Client, Config, Event, EventId, EventKind, SlotId, TraceId, Trust, VisitorId};
-use dataset::{Dataset, ReadOptions};
+use dataset::{Act, Dataset, ReadOptions};
 use proto::limits::TRACK_EVENTS_MAX;
 use proto::{Digest, PopId};
 
@@ -137,9 +137,13 @@ fn past_of(data: &Dataset, visitor: usize, rows: &[u32]) -> anyhow::Result<Optio
     for row in rows {
         let interaction = &data.interactions[*row as usize];
         let item = data.items[interaction.item as usize].id.clone();
-        let kind = match interaction.stars {
-            Some(stars) => EventKind::Rating { item, stars },
-            None => EventKind::Click { item, slot: slot.clone(), answer: None },
+        let kind = match (interaction.stars, interaction.act) {
+            (Some(stars), _) => EventKind::Rating { item, stars },
+            // Whether it comes again is a rule; what it was worth is not in the file.
+            (None, Act::Conversion) => {
+                EventKind::Conversion { item, value_micros: 0, currency: *b"XXX", answer: None }
+            }
+            (None, _) => EventKind::Click { item, slot: slot.clone(), answer: None },
         };
         past.push(event(&id, interaction.at_ms, kind));
     }
