@@ -29,7 +29,7 @@ const SLOT: &str = "history";
 pub enum History {
     /// Give visitors the past that a data set has of them: after `rockpool bundle publish`, so that they are answered by taste.
     ///
-    /// Each interaction becomes an event with its own time: a rating where the data has one, else a click. Each visitor's traits are
+    /// Each interaction becomes an event with its own time: a rating where the data has one, a conversion where it says that something was bought, else a click. Each visitor's traits are
     /// set. What the PoP knows of later times stays the newest. Running it again changes nothing. A `visitor_id` with `d:` before it
     /// is a device's, as `rockpool events export` writes it; any other is a user's.
     Import(Import),
