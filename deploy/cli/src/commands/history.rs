@@ -17,6 +17,8 @@ use super::events::visitor_of;
 use super::say;
 use crate::table::thousands;
 
+/// ISO 4217: no currency.
+const NO_CURRENCY: [u8; 3] = [b'X'; 3];
 /// How long one batch may take, with all its repetitions.
 const BATCH_WITHIN: Duration = Duration::from_secs(120);
 /// Most interactions of one visitor: a profile holds no more.
@@ -29,8 +31,8 @@ const SLOT: &str = "history";
 pub enum History {
     /// Give visitors the past that a data set has of them: after `rockpool bundle publish`, so that they are answered by taste.
     ///
-    /// Each interaction becomes an event with its own time: a rating where the data has one, a conversion where it says that something was bought, else a click. Each visitor's traits are
-    /// set. What the PoP knows of later times stays the newest. Running it again changes nothing. A `visitor_id` with `d:` before it
+    /// Each interaction becomes an event with its own time: a rating where the data has one, a conversion where it says that something
+    /// was bought, else a click. Each visitor's traits are set. What the PoP knows of later times stays the newest. Running it again changes nothing. A `visitor_id` with `d:` before it
     /// is a device's, as `rockpool events export` writes it; any other is a user's.
     Import(Import),
 }
@@ -141,7 +143,7 @@ fn past_of(data: &Dataset, visitor: usize, rows: &[u32]) -> anyhow::Result<Optio
             (Some(stars), _) => EventKind::Rating { item, stars },
             // Whether it comes again is a rule; what it was worth is not in the file.
             (None, Act::Conversion) => {
-                EventKind::Conversion { item, value_micros: 0, currency: *b"XXX", answer: None }
+                EventKind::Conversion { item, value_micros: 0, currency: NO_CURRENCY, answer: None }
             }
             (None, _) => EventKind::Click { item, slot: slot.clone(), answer: None },
         };
