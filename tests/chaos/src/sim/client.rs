@@ -17,7 +17,7 @@ use rand::{RngExt as _, SeedableRng};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Pace;
-use super::machine::{Process, Setting};
+use super::machine::{EPOCH_MS, Process, Setting};
 use super::world::Watch;
 use crate::invariants::{Consistency, Fact, Read, Serial, Visitor};
 
@@ -146,11 +146,12 @@ impl Client {
 
     /// Sends a batch once. The index that holds it, if it is counted.
     async fn track(&self, process: &Process, serials: &[Serial]) -> Option<u64> {
-        let (visitor, at_ms) = (self.visitor, process.clock.now_ms());
+        let visitor = self.visitor;
         let event = |serial: &Serial| Event {
             id: id(visitor, *serial),
             visitor: name(visitor),
-            at_ms,
+            // By the app's own clock, which no fault steps: a profile orders what a visitor did by it.
+            at_ms: EPOCH_MS + serial,
             trace: TraceId::default(),
             kind: EventKind::Click {
                 item: item(serial.to_string()),
@@ -160,7 +161,7 @@ impl Client {
         };
         let events: Vec<Event> = serials.iter().map(event).collect();
         let len = u32::try_from(events.len()).unwrap_or(u32::MAX);
-        let command = Command::Track { events, received_at_ms: at_ms };
+        let command = Command::Track { events, received_at_ms: process.clock.now_ms() };
         let (store, deadline) = (process.store.clone(), Instant::now() + self.pace.of(DEADLINE));
         let proposed = process
             .host

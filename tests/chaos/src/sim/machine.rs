@@ -22,7 +22,7 @@ use transport::{Door, Identity, Listener, Stream};
 use super::Pace;
 
 /// Milliseconds since 1970 at which every simulation begins.
-const EPOCH_MS: u64 = 1_800_000_000_000;
+pub const EPOCH_MS: u64 = 1_800_000_000_000;
 /// Events that were let in before the outbox was full: of each client one batch a second, while its node may try.
 const LATE_MAX: u64 = 40;
 /// How long activating a bundle may take.

@@ -238,7 +238,9 @@ impl World {
             return;
         };
         let booted = machine.boot(&self.setting).await;
-        self.watch.note(|| format!("node {node} starts: {booted:?}"));
+        // The folder has another name in each run, and an error may say it.
+        let folder = format!("{}/", self.folder.path().display());
+        self.watch.note(|| format!("node {node} starts: {booted:?}").replace(&folder, ""));
         if let Some(process) = &machine.process {
             lock(&self.directory).insert(node, process.clone());
         }
