@@ -105,6 +105,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_least_used_makes_room() {
+        // Sixteen picks of three miss one of them once in six hundred times.
+        fastrand::seed(1);
         let crowd = Arc::new(Crowd::of(80));
         assert!(!crowd.makes_room(10) && crowd.free_least == 10, "there is room");
         assert!(!crowd.displaces(), "nobody is there");
