@@ -202,9 +202,10 @@ fn publish_help() -> String {
 pub async fn bundle(command: Bundle) -> anyhow::Result<()> {
     match command {
         Bundle::Publish { cloud, source, models, rules, note, patience } => {
-            let control = cloud.control()?;
+            // What is wrong with the data is said whether a cloud can be reached or not.
             let data = publish::read(&source)?;
             let mut artifacts = publish::artifacts(&data, &models)?;
+            let control = cloud.control()?;
             let settings = match rules {
                 Some(file) => Some(rules::read(&file)?),
                 None => publish::rules_in_force(&control).await?,
