@@ -88,6 +88,9 @@ pub enum StoreError {
     /// This node is no member of its PoP: it has left, or has not joined yet.
     #[error("this node is no member of its PoP: ask another one")]
     NoMember,
+    /// The entry that makes a node a member is not committed yet.
+    #[error("node {0} is not yet decided to be a member")]
+    Undecided(NodeId),
     /// This folder is a copy from an earlier time: the node has acknowledged more than is in it, and could break what it promised.
     #[error(
         "{path} is an older copy: this node promised more ({promised}) than it holds ({held}). Nothing was changed; let the node \
@@ -121,7 +124,7 @@ impl StoreError {
             }
             StoreError::NotFound(_) => Code::NotFound,
             StoreError::NoMember => Code::NotReady,
-            StoreError::Away(_) => Code::Unavailable,
+            StoreError::Away(_) | StoreError::Undecided(_) => Code::Unavailable,
             StoreError::Overloaded { .. } => Code::Overloaded,
             StoreError::NoLeader | StoreError::NotLeader(_) | StoreError::Unknown(_) => Code::Unavailable,
             StoreError::Remote(reply) => reply.code,

@@ -90,6 +90,7 @@ impl Inner {
             pins: Arc::clone(&pins),
             promises: Arc::clone(&promises),
             outside: outside.clone(),
+            hot: Arc::clone(machine.hot()),
             append_timeout: Duration::from_millis(config.election_min_ms),
         };
         let raft_config = Arc::new(raft_config(&config)?);

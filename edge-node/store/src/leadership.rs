@@ -96,7 +96,7 @@ pub fn follow(
         loop {
             let present = members(&raft);
             if present != known {
-                peers.members_at(present.iter().map(|member| (member.node, member.address.as_str().into())));
+                peers.members_at(&present);
                 known = present;
             }
             let leadership = now(&raft);

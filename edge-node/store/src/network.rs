@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::StoreError;
 use crate::snapshot::SnapshotFile;
+use crate::state::Hot;
 use crate::types::{Snapshot, Types, Vote};
 
 pub use peers::{CallError, Lane, Peers};
@@ -87,6 +88,8 @@ pub struct Network {
     pub promises: Arc<Promises>,
     /// Whether another node said that this one is no member any more.
     pub outside: Outside,
+    /// What is applied.
+    pub hot: Arc<Hot>,
     /// How long an append may take: the follower's disk, not only the way there.
     pub append_timeout: Duration,
 }
@@ -108,6 +111,14 @@ pub struct Client {
 }
 
 impl Client {
+    /// Whether the peer was decided to be a member. Raft sends to a node without a vote as soon as the entry that names it is in
+    /// the leader's own log. Were that entry lost, the node would hold the log of a group that does not know it, and could not be
+    /// asked to join again.
+    fn is_decided(&self) -> bool {
+        let members = self.network.hot.members();
+        members.nodes.is_empty() || members.nodes.contains(&self.target) || self.network.peers.is_voter(self.target)
+    }
+
     async fn call<Q: Serialize, R: DeserializeOwned>(
         &self,
         lane: Lane,
@@ -115,6 +126,9 @@ impl Client {
         request: &Q,
         timeout: Duration,
     ) -> Result<R, RPCError<Types>> {
+        if !self.is_decided() {
+            return Err(RPCError::Unreachable(Unreachable::new(&StoreError::Undecided(self.target))));
+        }
         let body = self.network.pins.seal(&codec::encode_any(request));
         let request = PeerRequest::Raft { call, body };
         let reply = self.network.peers.call(self.target, &self.address, lane, &request, timeout).await;

@@ -12,6 +12,8 @@ use proto::{NodeId, PopId};
 use tokio::time::Instant;
 use transport::{Dialer, Link, LinkError, Peer};
 
+use crate::Member;
+
 /// First pause after a failed dial; doubled with each further one.
 const PAUSE_MIN_MS: u64 = 50;
 /// Longest pause.
@@ -47,10 +49,17 @@ pub struct Peers {
     node: NodeId,
     dialer: Arc<dyn Dialer>,
     slots: Mutex<HashMap<(NodeId, Lane), Arc<Slot>>>,
-    /// Where members are reached, as the group decided last: it goes before what a caller remembers.
-    book: RwLock<BTreeMap<NodeId, Arc<str>>>,
+    /// The members, as the group decided last: where they are reached goes before what a caller remembers.
+    book: RwLock<BTreeMap<NodeId, Entry>>,
     /// Where this node's settings say that members are reached: tried in turn where nobody answers.
     settings: RwLock<BTreeMap<NodeId, Arc<str>>>,
+}
+
+/// A member, in short.
+#[derive(Debug)]
+struct Entry {
+    address: Arc<str>,
+    voter: bool,
 }
 
 impl fmt::Debug for Peers {
@@ -86,8 +95,15 @@ impl Peers {
     }
 
     /// From now on, members are reached where the group says.
-    pub fn members_at(&self, members: impl IntoIterator<Item = (NodeId, Arc<str>)>) {
-        *self.book.write().unwrap_or_else(PoisonError::into_inner) = members.into_iter().collect();
+    pub fn members_at(&self, members: &[Member]) {
+        let entry = |member: &Member| Entry { address: member.address.as_str().into(), voter: member.voter };
+        let entries = members.iter().map(|member| (member.node, entry(member)));
+        *self.book.write().unwrap_or_else(PoisonError::into_inner) = entries.collect();
+    }
+
+    /// Whether a node has a vote, as the group decided last.
+    pub fn is_voter(&self, node: NodeId) -> bool {
+        self.book.read().unwrap_or_else(PoisonError::into_inner).get(&node).is_some_and(|entry| entry.voter)
     }
 
     /// Where the settings say that members are reached: a PoP whose nodes all moved finds itself so.
@@ -171,7 +187,10 @@ impl Peers {
         timeout: Duration,
     ) -> Result<Arc<dyn Link>, LinkError> {
         let slot = self.slot(target, lane);
-        let decided = self.book.read().unwrap_or_else(PoisonError::into_inner).get(&target).cloned();
+        let decided = {
+            let book = self.book.read().unwrap_or_else(PoisonError::into_inner);
+            book.get(&target).map(|entry| Arc::clone(&entry.address))
+        };
         let address = decided.unwrap_or_else(|| Arc::clone(address));
         let mut state = slot.state.lock().await;
         if state.address != address {

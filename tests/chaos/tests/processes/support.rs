@@ -43,7 +43,10 @@ impl Pop {
         pop
     }
 
-    pub async fn start(nodes: u64, overrides: Overrides) -> Self {
+    pub async fn start(nodes: u64, mut overrides: Overrides) -> Self {
+        // Other tests keep the machine busy; a node that leaves its models out for that looks like a bundle that fails. Tests of
+        // shedding set their own.
+        overrides.node.insert(0, ("clients.delay_max_ms".into(), 10_000.into()));
         let turn = turn().await;
         let folder = tempfile::tempdir().unwrap();
         let options = Options { dir: folder.path().to_owned(), nodes, overrides };
