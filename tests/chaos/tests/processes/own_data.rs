@@ -75,27 +75,45 @@ fn items(today: bool) -> String {
     text
 }
 
-/// What visitors did before the beginning, a minute apart.
-fn past() -> String {
-    let mut text = "visitor_id,item_id,timestamp,rating\nvisitor-0,gone,1759000000,1\n".to_owned();
-    for n in 0..VISITORS {
-        for at in 0..BEFORE {
-            let second = 1_759_000_000 + 60 * (n * BEFORE + at);
-            writeln!(text, "visitor-{n},{},{second},{}", step(n, at), 3 + (n + at) % 3).unwrap();
-        }
-    }
-    text
+/// What visitors say of what they watch.
+#[derive(Clone, Copy, PartialEq)]
+enum Feedback {
+    /// How many stars it has.
+    Stars,
+    /// Nothing: they choose it, and that is all.
+    Choice,
 }
 
-/// Visitors watch on, one item after the other, and say how they liked it.
-async fn simulate(client: &Client, everybody: &[VisitorId]) {
-    for at in BEFORE..BEFORE + MEANWHILE {
-        for (n, visitor) in everybody.iter().enumerate() {
-            let (item, stars) = (step(n, at).parse().unwrap(), f32::from(3 + ((n + at) % 3) as u8));
-            client.track(visitor, EventKind::Rating { item, stars }).await.unwrap();
+impl Feedback {
+    /// What visitors did before the beginning, a minute apart.
+    fn past(self) -> String {
+        let stars = |stars: usize| if self == Feedback::Stars { format!(",{stars}") } else { String::new() };
+        let rating = if self == Feedback::Stars { ",rating" } else { "" };
+        let mut text =
+            format!("visitor_id,item_id,timestamp{rating}\nvisitor-0,gone,1759000000{}\n", stars(1));
+        for n in 0..VISITORS {
+            for at in 0..BEFORE {
+                let second = 1_759_000_000 + 60 * (n * BEFORE + at);
+                writeln!(text, "visitor-{n},{},{second}{}", step(n, at), stars(3 + (n + at) % 3)).unwrap();
+            }
         }
+        text
     }
-    client.flush(READY).await.unwrap();
+
+    /// Visitors watch on, one item after the other.
+    async fn simulate(self, client: &Client, everybody: &[VisitorId]) {
+        for at in BEFORE..BEFORE + MEANWHILE {
+            for (n, visitor) in everybody.iter().enumerate() {
+                let item = step(n, at).parse().unwrap();
+                let watched = match self {
+                    Feedback::Stars => EventKind::Rating { item, stars: f32::from(3 + ((n + at) % 3) as u8) },
+                    Feedback::Choice => EventKind::Click { item, slot: "home".parse().unwrap(), answer: None },
+                };
+                client.track(visitor, watched).await.unwrap();
+            }
+        }
+        client.flush(READY).await.unwrap();
+    }
 }
 
 /// Of how many visitors the next item is among those that they are offered.
@@ -154,8 +172,17 @@ async fn give_past(pop: &Pop, data: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_second_model_knows_what_visitors_did_meanwhile() {
+    the_loop_closes(Feedback::Stars).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_second_model_knows_what_visitors_chose_without_stars() {
+    the_loop_closes(Feedback::Choice).await;
+}
+
+async fn the_loop_closes(feedback: Feedback) {
     let pop = Pop::start(1, Overrides::default()).await;
-    folder(&pop, "first", &[("items.csv", items(false)), ("interactions.csv", past())]);
+    folder(&pop, "first", &[("items.csv", items(false)), ("interactions.csv", feedback.past())]);
     train_and_publish(&pop, "first", "models-1").await;
     pop.deployment.until_ready(READY).await.unwrap();
     // Known visitors have their past, and are answered by taste from their first request on. Twice is once.
@@ -168,7 +195,7 @@ async fn the_second_model_knows_what_visitors_did_meanwhile() {
     let answer = client.recommend(ask.deadline(Duration::from_secs(5))).await.unwrap();
     assert!(answer.retrieval.is_some() && answer.ranker.is_some(), "{answer:?}");
     // They watch on.
-    simulate(&client, &everybody).await;
+    feedback.simulate(&client, &everybody).await;
     let all = events + (VISITORS * MEANWHILE) as u64;
     counts(&pop, all).await;
     let first = hits(&client, &everybody, 1).await;
