@@ -116,7 +116,9 @@ impl Client {
     /// asked to join again.
     fn is_decided(&self) -> bool {
         let members = self.network.hot.members();
-        members.nodes.is_empty() || members.nodes.contains(&self.target) || self.network.peers.is_voter(self.target)
+        members.nodes.is_empty()
+            || members.nodes.contains(&self.target)
+            || self.network.peers.is_voter(self.target)
     }
 
     async fn call<Q: Serialize, R: DeserializeOwned>(

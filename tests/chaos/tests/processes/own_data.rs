@@ -107,7 +107,9 @@ impl Feedback {
                 let item = step(n, at).parse().unwrap();
                 let watched = match self {
                     Feedback::Stars => EventKind::Rating { item, stars: f32::from(3 + ((n + at) % 3) as u8) },
-                    Feedback::Choice => EventKind::Click { item, slot: "home".parse().unwrap(), answer: None },
+                    Feedback::Choice => {
+                        EventKind::Click { item, slot: "home".parse().unwrap(), answer: None }
+                    }
                 };
                 client.track(visitor, watched).await.unwrap();
             }
