@@ -26,12 +26,12 @@ pub struct Settings {
 }
 
 struct Present {
+    /// What the node was started with.
+    start: Table,
     table: Table,
     config: Config,
     /// What the deployment's CA file held at the start.
     authority: Vec<u8>,
-    /// What changed since the start, and waits for the next one.
-    waiting: Vec<String>,
 }
 
 /// What is changed while a node runs.
@@ -52,7 +52,7 @@ impl Settings {
     pub fn read(file: Option<PathBuf>, hangups: watch::Receiver<u64>) -> anyhow::Result<Self> {
         let (table, config) = Config::read(file.as_deref())?;
         let authority = std::fs::read(&config.tls.ca).unwrap_or_default();
-        let present = Present { table, config, authority, waiting: Vec::new() };
+        let present = Present { start: table.clone(), table, config, authority };
         Ok(Self { file, hangups, present: Arc::new(Mutex::new(present)) })
     }
 
@@ -61,9 +61,8 @@ impl Settings {
         self.present.lock().unwrap_or_else(PoisonError::into_inner).config.clone()
     }
 
-    /// Reads them again at every SIGHUP, until shutdown.
+    /// Reads them again at every SIGHUP, until shutdown: one that came while the node started, too.
     pub async fn follow(mut self, changing: Changing, shutdown: Shutdown) {
-        self.hangups.mark_unchanged();
         while let Some(Ok(())) = shutdown.run_until_cancelled(self.hangups.changed()).await {
             if let Err(error) = self.again(&changing) {
                 let error = format!("{error:#}");
@@ -83,23 +82,22 @@ impl Settings {
         }
         let mut present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = service::settings::differences(&present.table, &table);
-        let (live, later): (Vec<_>, Vec<_>) =
-            changed.into_iter().partition(|name| LIVE.contains(&name.as_str()));
+        let live: Vec<_> = changed.into_iter().filter(|name| LIVE.contains(&name.as_str())).collect();
         let ClientsConfig { apps, address_requests_per_s, .. } = new.clients;
         (present.config.clients.apps, present.config.clients.address_requests_per_s) =
             (apps, address_requests_per_s);
         (present.config.tls.certificate, present.config.tls.key) = (new.tls.certificate, new.tls.key);
         present.table = table;
-        present.waiting.extend(later);
-        present.waiting.sort();
-        present.waiting.dedup();
         tracing::info!(changed = ?live, "SIGHUP: settings and certificate files were read again");
+        // What was changed back since waits for nothing.
+        let mut waiting = service::settings::differences(&present.start, &present.table);
+        waiting.retain(|name| !LIVE.contains(&name.as_str()));
         let authority = std::fs::read(&present.config.tls.ca).unwrap_or_default();
-        if authority != present.authority && !present.waiting.iter().any(|name| name == "tls.ca") {
-            present.waiting.push("tls.ca".to_owned());
+        if authority != present.authority && !waiting.iter().any(|name| name == "tls.ca") {
+            waiting.push("tls.ca".to_owned());
         }
-        if !present.waiting.is_empty() {
-            tracing::warn!(settings = ?present.waiting, "SIGHUP: these changed and take effect when the node is started again");
+        if !waiting.is_empty() {
+            tracing::warn!(settings = ?waiting, "SIGHUP: these changed and take effect when the node is started again");
         }
         Ok(())
     }

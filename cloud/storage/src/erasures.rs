@@ -16,6 +16,9 @@ use crate::{Storage, from_sql, sql, to_sql};
 /// Visitors per lookup.
 const LOOKUP_CHUNK: usize = 256;
 
+/// A number beyond this is no erasure's: millions a second would take a thousand years to it.
+const ERASURE_NUMBER_MAX: u64 = 1 << 55;
+
 /// The kind of an event of which nothing is left.
 pub const ERASED: &str = "erased";
 
@@ -94,6 +97,11 @@ impl Storage {
         now_ms: u64,
     ) -> Result<Vec<Erasure>, StorageError> {
         let failed = || StorageError::database("read erasures");
+        let last: i64 =
+            sqlx::query_scalar(sql::ERASURES_LAST).fetch_one(&self.readers).await.map_err(failed())?;
+        if (from_sql(last)..=ERASURE_NUMBER_MAX).contains(&after) && from_sql(last) != after {
+            self.go_on_above(pop, after, now_ms).await?;
+        }
         let open: Vec<(i64, String, i64)> = sqlx::query_as(sql::ERASURES_AFTER)
             .bind(to_sql(after))
             .bind(ERASURES_MAX as i64)
@@ -109,6 +117,36 @@ impl Storage {
             Ok(Erasure { number: from_sql(number), visitor, at_ms: from_sql(at_ms) })
         };
         open.into_iter().map(erasure).collect()
+    }
+
+    /// A PoP has carried out more than was ever asked of it here: this database is of a backup. Numbers go on above those that the PoP has
+    /// had, and so do those of what is still to be erased: else it would take them for done.
+    async fn go_on_above(&self, pop: &PopId, after: u64, now_ms: u64) -> Result<(), StorageError> {
+        let failed = || StorageError::database("number erasures anew");
+        let mut transaction = self.write("number erasures anew").await?;
+        let last: i64 =
+            sqlx::query_scalar(sql::ERASURES_LAST).fetch_one(&mut *transaction).await.map_err(failed())?;
+        if from_sql(last) >= after {
+            return Ok(());
+        }
+        let move_up = sqlx::query(sql::ERASURES_MOVE).bind(to_sql(after));
+        move_up.execute(&mut *transaction).await.map_err(failed())?;
+        for set in [
+            sqlx::query(sql::ERASURES_SEQUENCE_DELETE),
+            sqlx::query(sql::ERASURES_SEQUENCE_SET).bind(to_sql(after)),
+        ] {
+            set.execute(&mut *transaction).await.map_err(failed())?;
+        }
+        let detail = format!(
+            "{pop} has carried out erasures {} to {after}, of which this cloud knows nothing: whoever was erased since the backup is \
+             known here again; erase them again",
+            last + 1
+        );
+        tracing::warn!(%pop, "{detail}");
+        let change =
+            Change { at_ms: now_ms, who: "cloud".into(), what: "visitor.erasures_lost".into(), detail };
+        audit::insert(&mut transaction, &change).await.map_err(failed())?;
+        transaction.commit().await.map_err(failed())
     }
 
     /// Notes how far a PoP has come; writes only where that is news.

@@ -79,7 +79,13 @@ pub const ERASURE_INSERT: &str = "INSERT INTO erasures (visitor_key, visitor, er
      VALUES (?, ?, ?, ?) RETURNING number";
 pub const ERASURE: &str = "SELECT number, erased_at_ms, events FROM erasures WHERE visitor_key = ?";
 pub const ERASURES_ANY: &str = "SELECT 1 FROM erasures LIMIT 1";
-pub const ERASURES_LAST: &str = "SELECT coalesce(max(number), 0) FROM erasures";
+/// The highest number ever given, also where its row is gone.
+pub const ERASURES_LAST: &str = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'erasures'";
+/// Numbers of what is not carried out everywhere move above all that were given.
+pub const ERASURES_MOVE: &str = "UPDATE erasures SET number = number + ? WHERE visitor IS NOT NULL";
+pub const ERASURES_SEQUENCE_DELETE: &str = "DELETE FROM sqlite_sequence WHERE name = 'erasures'";
+pub const ERASURES_SEQUENCE_SET: &str = "INSERT INTO sqlite_sequence (name, seq) \
+     SELECT 'erasures', max(?, coalesce(max(number), 0)) FROM erasures";
 pub const ERASURES_AFTER: &str = "SELECT number, visitor, erased_at_ms FROM erasures \
      WHERE visitor IS NOT NULL AND number > ? ORDER BY number LIMIT ?";
 /// Forgets the ids of visitors whom every PoP has erased.

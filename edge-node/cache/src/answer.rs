@@ -142,16 +142,22 @@ pub fn cut(
             let len = len.map_or_else(|| "*".to_owned(), |len| len.to_string());
             let said = format!("bytes {}-{}/{len}", range.start, range.end.saturating_sub(1));
             headers.insert(CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
-            headers.extend(HeaderValue::try_from(said).ok().map(|said| (CONTENT_RANGE, said)));
+            say_range(headers, &said);
             Cut { status: StatusCode::PARTIAL_CONTENT, range: Some(range) }
         }
         Part::Unsatisfiable => {
             let said = format!("bytes */{}", whole.end);
             headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
-            headers.extend(HeaderValue::try_from(said).ok().map(|said| (CONTENT_RANGE, said)));
+            say_range(headers, &said);
             Cut { status: StatusCode::RANGE_NOT_SATISFIABLE, range: None }
         }
     }
+}
+
+/// In the place of what an origin may have written beside 200.
+fn say_range(headers: &mut HeaderMap, said: &str) {
+    headers.remove(CONTENT_RANGE);
+    headers.extend(HeaderValue::try_from(said).ok().map(|said| (CONTENT_RANGE, said)));
 }
 
 fn finish(status: StatusCode, mut headers: HeaderMap, did: Did, body: CacheBody) -> Response<CacheBody> {

@@ -35,6 +35,16 @@ impl Breaker {
         }
     }
 
+    /// For how long nobody may ask yet.
+    pub fn pause_left(&self, now: Instant) -> Option<Duration> {
+        self.closed_until?.checked_duration_since(now).filter(|left| !left.is_zero())
+    }
+
+    /// A request ended that says nothing of the origin. If it was the one that tries, another may try.
+    pub fn untried(&mut self, now: Instant) {
+        self.closed_until = self.closed_until.map(|until| until.min(now));
+    }
+
     /// It answered.
     pub fn succeeded(&mut self) {
         *self = Self::default();
@@ -81,6 +91,20 @@ mod tests {
         breaker.succeeded();
         assert!(!breaker.is_open());
         assert_eq!(breaker.may_ask(begun + SECOND * 3), Ok(()));
+    }
+
+    #[test]
+    fn a_try_that_says_nothing_is_no_try() {
+        let (mut breaker, begun) = (Breaker::default(), Instant::now());
+        breaker.untried(begun);
+        assert!(!breaker.is_open());
+        (0..FAILURES_MAX).for_each(|_| breaker.failed(begun));
+        assert_eq!(breaker.pause_left(begun), Some(SECOND));
+        let later = begun + SECOND;
+        assert_eq!((breaker.pause_left(later), breaker.may_ask(later)), (None, Ok(())));
+        breaker.untried(later);
+        assert_eq!(breaker.may_ask(later), Ok(()), "another tries at once");
+        assert_eq!(breaker.may_ask(later), Err(SECOND));
     }
 
     #[test]

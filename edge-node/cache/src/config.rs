@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::Uri;
+use http::uri::PathAndQuery;
 use serde::Deserialize;
 
 use crate::key::path_is_plain;
@@ -133,6 +134,10 @@ impl OriginConfig {
         }
         if !(self.health.is_empty() || self.health.starts_with('/')) {
             return Err(format!("cache.origins {:?}: health must begin with a slash", self.name));
+        }
+        if PathAndQuery::try_from(self.health.as_str()).is_err() && !self.health.is_empty() {
+            let health = &self.health;
+            return Err(format!("cache.origins {:?}: health is {health:?}, no path of a URL", self.name));
         }
         self.parsed().map(drop)
     }

@@ -21,7 +21,7 @@ use crate::key::{self, Key};
 use crate::origin::{Answer, Origin, OriginError};
 use crate::rules::freshness::Exchange;
 use crate::rules::reuse::Terms;
-use crate::rules::settle::{Settled, Stored, settle};
+use crate::rules::settle::{self, Settled, Stored, settle};
 use crate::rules::store::Refused;
 use crate::rules::validate;
 use crate::rules::vary::{self, Selecting};
@@ -250,6 +250,8 @@ impl Inner {
         let about = stored.as_deref().filter(|_| validating);
         let mut settled = settled(&headers, about, &answer);
         if settled == Settled::OfAnother {
+            // Its place at the origin is for who asks next: here, or another.
+            drop(answer);
             let mut asked = headers.clone();
             validate::ask_for_all(&mut asked);
             answer = origin.ask(&Method::GET, target, asked, again).await?;
@@ -467,7 +469,7 @@ fn confirmed(
     Entry {
         status: stored.status,
         terms: Terms::of(stored.status, &headers, exchange),
-        selecting: vary::selecting(request, &headers),
+        selecting: settle::selecting(request, &headers, &stored.selecting),
         known_by: known_by(&fill.what.key, &headers).unwrap_or_else(|| stored.known_by.clone()),
         headers,
         exchange,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName};
 use proto::purge::PurgeKey;
 
@@ -28,10 +29,13 @@ pub struct Key {
 }
 
 impl Key {
-    /// `root`: `https://shop.example:8443`. `None`: the target is too long, or could lead out of the origin's path.
+    /// `root`: `https://shop.example:8443`. `None`: the target is too long, stands in no request, or could lead out of the origin's path.
     pub fn new(root: &Arc<str>, target: &str) -> Option<Self> {
         let path = target.split_once('?').map_or(target, |(path, _)| path);
-        let fits = target.len() <= TARGET_BYTES_MAX && path.starts_with('/') && path_is_plain(path);
+        let fits = target.len() <= TARGET_BYTES_MAX
+            && path.starts_with('/')
+            && path_is_plain(path)
+            && is_uri(target);
         fits.then(|| Self { root: Arc::clone(root), target: target.into() })
     }
 
@@ -73,6 +77,13 @@ impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}", self.root, self.target)
     }
+}
+
+/// Whether it can be asked for: a path from a catalog may have a space in it, say.
+fn is_uri(target: &str) -> bool {
+    // Most have nothing to doubt.
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%?=&+,:;@!$'()*".contains(&byte);
+    target.bytes().all(plain) || PathAndQuery::try_from(target).is_ok_and(|read| read.as_str() == target)
 }
 
 /// Whether no part of a path is `.` or `..`, however it is written: an origin may take those for steps upward. Some (Tomcat, say) first

@@ -151,6 +151,7 @@ impl Origin {
         again: bool,
     ) -> Result<Answer, OriginError> {
         let tries = if again { self.config.retries } else { 0 };
+        let place = self.place().await?;
         let asked = async {
             let mut pause = PAUSE;
             for tried in 0.. {
@@ -165,7 +166,10 @@ impl Origin {
             Err(OriginError::Unreachable(self.config.name.clone()))
         };
         let answered = tokio::time::timeout(self.config.deadline(), asked).await;
-        answered.unwrap_or_else(|_| Err(self.failed(OriginError::TimedOut(self.config.name.clone()))))
+        match answered {
+            Ok(answered) => answered.map(|(exchange, response)| Answer { exchange, response, place }),
+            Err(_) => Err(self.failed(OriginError::TimedOut(self.config.name.clone()))),
+        }
     }
 
     /// Sends a request on as it is, once.
@@ -180,10 +184,11 @@ impl Origin {
         body: RequestBody,
     ) -> Result<Answer, OriginError> {
         let (body, progress) = upload::watched(body).map_err(OriginError::Upload)?;
+        let place = self.place().await?;
         let asked = self.ask_once(method, target, headers, body);
         let answered = tokio::time::timeout(self.config.deadline(), asked).await;
         let error = match answered {
-            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Ok((exchange, response))) => return Ok(Answer { exchange, response, place }),
             Ok(Err(error)) => error,
             Err(_) => OriginError::TimedOut(self.config.name.clone()),
         };
@@ -194,23 +199,36 @@ impl Origin {
         }
     }
 
+    /// Waits for a place, unless the origin is left alone anyway. The origin's time runs from then on: who waits because other callers are
+    /// slow to read has not been kept waiting by it.
+    async fn place(&self) -> Result<OwnedSemaphorePermit, OriginError> {
+        let name = || self.config.name.clone();
+        if !self.well.load(Ordering::Relaxed) {
+            return Err(OriginError::LeftAlone(name(), Duration::from_millis(self.config.health_every_ms)));
+        }
+        if let Some(wait) = self.breaker().pause_left(Instant::now()) {
+            return Err(OriginError::LeftAlone(name(), wait));
+        }
+        let places = Arc::clone(&self.places).acquire_owned();
+        let place = tokio::time::timeout(self.config.deadline() / 2, places).await;
+        place.ok().and_then(Result::ok).ok_or_else(|| OriginError::Busy(name()))
+    }
+
     async fn ask_once(
         &self,
         method: Method,
         target: &str,
         mut headers: HeaderMap,
         body: RequestBody,
-    ) -> Result<Answer, OriginError> {
+    ) -> Result<(Exchange, Response<Incoming>), OriginError> {
         let name = || self.config.name.clone();
-        if !self.well.load(Ordering::Relaxed) {
-            return Err(OriginError::LeftAlone(name(), Duration::from_millis(self.config.health_every_ms)));
-        }
-        self.breaker().may_ask(Instant::now()).map_err(|wait| OriginError::LeftAlone(name(), wait))?;
-        let places = Arc::clone(&self.places);
-        let Ok(Ok(place)) = tokio::time::timeout(self.config.deadline() / 2, places.acquire_owned()).await
-        else {
-            return Err(OriginError::Busy(name()));
+        let tries = {
+            let mut breaker = self.breaker();
+            let is_open = breaker.is_open();
+            breaker.may_ask(Instant::now()).map_err(|wait| OriginError::LeftAlone(name(), wait))?;
+            is_open
         };
+        let _try = tries.then(|| Try(self));
         headers.insert(HOST, self.host.clone());
         headers.append(VIA, HeaderValue::from_static("1.1 rockpool"));
         headers.append(SURROGATE_CAPABILITY, HeaderValue::from_static("rockpool=\"Surrogate/1.0\""));
@@ -227,7 +245,7 @@ impl Origin {
         self.breaker().succeeded();
         self.count(response.status().as_str());
         self.metrics.origin_up.with_label_values(&[&self.config.name]).set(1);
-        Ok(Answer { exchange: Exchange { asked, came: SystemTime::now() }, response, place })
+        Ok((Exchange { asked, came: SystemTime::now() }, response))
     }
 
     /// A path and query that [`crate::key::Key`] took.
@@ -292,6 +310,16 @@ impl Origin {
         *request.uri_mut() = uri;
         let answered = tokio::time::timeout(self.config.deadline(), self.client.request(request)).await;
         matches!(answered, Ok(Ok(response)) if response.status() < StatusCode::BAD_REQUEST)
+    }
+}
+
+/// The one request by which an origin is tried that was left alone. However it ends, and be it that its caller goes away, another may try after
+/// it: what the origin itself did is counted beside this.
+struct Try<'o>(&'o Origin);
+
+impl Drop for Try<'_> {
+    fn drop(&mut self) {
+        self.0.breaker().untried(Instant::now());
     }
 }
 

@@ -18,7 +18,7 @@ use crate::key::Key;
 use crate::origin::{Answer, Origin, OriginError, RequestBody, nothing};
 use crate::rules::reuse::{Judged, Reuse, asked, judge};
 use crate::rules::store::answers_get;
-use crate::rules::{forward, framing, hops, validate, vary};
+use crate::rules::{forward, framing, validate, vary};
 use crate::{Cache, Failure, Inner};
 
 /// How often a request looks again, when what it waited for turned out not to be for it.
@@ -30,19 +30,21 @@ type Found = (Arc<Entry>, Judged);
 /// A request for content.
 #[derive(Debug)]
 struct Asked {
-    /// From where it comes.
-    from: Option<IpAddr>,
     origin: Arc<Origin>,
     key: Key,
     method: Method,
-    /// Without what is for one connection only.
+    /// As its origin would get them.
     headers: HeaderMap,
 }
 
 impl Asked {
     /// The header that its origin gets, with a body or without.
     fn for_origin(&self, with_body: bool) -> HeaderMap {
-        forward::request(&self.headers, self.from, with_body)
+        let mut headers = self.headers.clone();
+        if !with_body {
+            forward::without_body(&mut headers);
+        }
+        headers
     }
 
     /// Whether it may be answered from here: else its preconditions are the origin's to judge.
@@ -103,9 +105,8 @@ impl Cache {
             inner.metrics.count("error");
             return Err(Failure::Coding);
         }
-        hops::remove(&mut headers);
-        forward::say_scheme(&mut headers);
-        let asked = Asked { from, origin, key, method, headers };
+        forward::pass_on(&mut headers, from);
+        let asked = Asked { origin, key, method, headers };
         if asked.may_be_here() {
             let found = inner.find(&asked).filter(|(_, judged)| judged.reuse == Reuse::Fresh);
             if let Some((entry, judged)) = found {
@@ -407,7 +408,7 @@ impl Inner {
         let cut = answer::cut(&asked.method, &asked.headers, from_origin, &mut headers, len);
         if from_origin == StatusCode::OK && cut.status == StatusCode::PARTIAL_CONTENT {
             // Of what is not stored only the part is fetched.
-            drop(body);
+            drop((body, place));
             return self.pass(asked, nothing(), why).await;
         }
         let did =

@@ -318,10 +318,10 @@ impl Members {
                 "id {node} was a member's before: give the node a new one"
             )));
         }
-        if removed.len() >= REMOVED_LEN_MAX || members.len() >= MEMBERS_LEN_MAX {
-            return Err(StoreError::Conflict("the group takes no more members".into()));
-        }
         match members.iter().find(|member| member.node == node || member.address == address) {
+            None if removed.len() >= REMOVED_LEN_MAX || members.len() >= MEMBERS_LEN_MAX => {
+                Err(StoreError::Conflict("the group takes no more members".into()))
+            }
             None => Ok(true),
             Some(same) if same.node == node && same.address == address => Ok(!same.voter),
             Some(other) => Err(StoreError::Conflict(format!(

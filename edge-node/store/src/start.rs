@@ -41,7 +41,8 @@ pub async fn check(
     held: Held,
 ) -> Result<(), StoreError> {
     if held.last_log == 0 {
-        // An empty folder is told by its number, which is new.
+        // An empty folder is told by its number, which is new. An older copy of one that was empty then is not: nothing in it names
+        // the members that would know.
         return Ok(());
     }
     let others = members.membership().nodes().filter(|(node, _)| **node != config.node.0);

@@ -13,6 +13,7 @@ import onnxruntime as ort
 
 # Constants of models/runtime/src/features.
 LIKED_STARS = 4.0
+DISLIKED_STARS = 2.0
 VISITOR_PRIOR = 5.0
 ITEM_PRIOR = 10.0
 TASTE_PRIOR = 3.0
@@ -179,27 +180,28 @@ class Pipeline:
         """Items, best first, and which stage served: (id, score, reason) each."""
         items = self.items
         met = [row for row in profile["interactions"] if row[0] in items.places] if profile else []
-        if not met:
+        if all(row[1] <= DISLIKED_STARS for row in met):
             taken = {items.places.get(item) for item in exclude}
             chosen = [place for place in self.popular if place not in taken][:count]
             return [(items.ids[p], 1.0 / (1.0 + n), "popular") for n, p in enumerate(chosen)], "popular"
         places = np.array([items.places[row[0]] for row in met], np.int64)
-        candidates, scores = self.retrieve(places, exclude)
+        disliked = np.array([row[1] <= DISLIKED_STARS for row in met])
+        candidates, scores = self.retrieve(places, disliked, exclude)
         fields, dense = self.encode(profile, places, met, candidates)
         (likes,) = self.ranker.run(None, {"fields": fields, "dense": dense})
         scores += np.log(np.maximum(likes, TINY))
         order, relevance = self.rerank(candidates, scores, count)
         return [(items.ids[p], r, "taste") for p, r in zip(order, relevance)], "ranked"
 
-    def retrieve(self, places, exclude):
-        """The model's best candidates, best first, without what the visitor met."""
+    def retrieve(self, places, disliked, exclude):
+        """The model's best candidates for what the visitor liked, best first, without what the visitor met."""
         items = self.items
         history = items.index_of[places]
-        known = history[history >= 0][-self.history_len :]
+        known = history[(history >= 0) & ~disliked][-self.history_len :]
         row = np.zeros((1, self.history_len), np.int64)
         row[0, self.history_len - len(known) :] = known + 1
         scores = self.retrieval.run(None, {"history": row})[0][0]
-        scores[known if len(known) == len(history) else history[history >= 0]] = -np.inf
+        scores[history[history >= 0]] = -np.inf
         scores[self.never] = -np.inf
         if exclude:
             scores[[items.index_of[items.places[item]] for item in exclude if item in items.places]] = -np.inf

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use client_sdk::{EventKind, UserId, VisitorId};
 use dataset::{Dataset, ReadOptions};
-use proto::bundle::ArtifactKind;
+use proto::bundle::{ArtifactKind, Rules};
 use proto::profile::{Interaction, Signal};
 use rockpool::publish;
 use serde::Serialize;
@@ -49,6 +49,13 @@ struct Stored<'a> {
     interactions: Vec<(&'a str, f32, u64)>,
 }
 
+/// The same rules with no place for items that nobody has dealt with: the other side knows none.
+fn without_new_items(rules: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut rules: Rules = serde_json::from_slice(rules).context("the rules are not of this version")?;
+    rules.explore_share = 0.0;
+    Ok(serde_json::to_vec(&rules)?)
+}
+
 impl Work {
     /// Reads the data set, and the models of a folder.
     ///
@@ -57,7 +64,11 @@ impl Work {
     pub fn read(models: &Path) -> anyhow::Result<Self> {
         let data = dataset::open(dataset::ML_100K, &ReadOptions::default())
             .context("the data set cannot be read; `python3 deploy/fetch.py` fetches it")?;
-        Ok(Self { artifacts: publish::artifacts(&data, models)?, visitors: visitors(&data)? })
+        let mut artifacts = publish::artifacts(&data, models)?;
+        for (_, rules) in artifacts.iter_mut().filter(|(kind, _)| *kind == ArtifactKind::Rules) {
+            *rules = without_new_items(rules)?;
+        }
+        Ok(Self { artifacts, visitors: visitors(&data)? })
     }
 
     /// The bytes of one artifact.

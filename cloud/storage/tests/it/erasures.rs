@@ -106,6 +106,35 @@ async fn pops_hear_of_erasures_until_they_carried_them_out_and_then_the_id_is_fo
     assert!(fourth.waiting.contains(&fra));
 }
 
+/// A cloud from a backup: the PoP has carried out ten, of which two are known here, and one more that it has not heard of.
+#[tokio::test]
+async fn a_pop_that_is_ahead_is_still_told_of_what_it_has_not_erased() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = open(&folder).await;
+    let (fra, sin) = (pop("fra"), pop("sin"));
+    storage.append(&fra, Offset(1), &events(0..2), NOW_MS).await.unwrap();
+    storage.append(&sin, Offset(1), &events(2..4), NOW_MS).await.unwrap();
+    let erased = storage.erase(&visitor("ada"), "admin", NOW_MS).await.unwrap();
+    assert_eq!(erased.number, 1);
+    let asked = storage.erasures_after(&fra, 10, NOW_MS).await.unwrap();
+    let told: Vec<_> = asked.iter().map(|erasure| (erasure.number, erasure.visitor.clone())).collect();
+    assert_eq!(told, [(11, visitor("ada"))]);
+    let waiting = async |name| storage.erasure(&visitor(name)).await.unwrap().unwrap().waiting;
+    assert_eq!(waiting("ada").await, [fra.clone(), sin.clone()], "nothing is done that is not");
+    let audit = storage.audit_recent(1).await.unwrap();
+    assert!(audit[0].what == "visitor.erasures_lost" && audit[0].detail.contains("2 to 10"), "{audit:?}");
+    let next = storage.erase(&visitor("bob"), "admin", NOW_MS).await.unwrap();
+    assert_eq!(next.number, 12);
+    assert!(storage.erasures_after(&fra, 12, NOW_MS).await.unwrap().is_empty());
+    assert_eq!(storage.erasures_after(&sin, 2, NOW_MS).await.unwrap().len(), 2);
+    assert_eq!(waiting("ada").await, std::slice::from_ref(&sin));
+    // Where nothing was ever erased here, numbers go on above the PoP's all the same.
+    let other = tempfile::tempdir().unwrap();
+    let storage = open(&other).await;
+    assert!(storage.erasures_after(&fra, 7, NOW_MS).await.unwrap().is_empty());
+    assert_eq!(storage.erase(&visitor("ada"), "admin", NOW_MS).await.unwrap().number, 8);
+}
+
 #[tokio::test]
 async fn the_database_file_holds_no_trace_of_an_erased_visitor() {
     let folder = tempfile::tempdir().unwrap();

@@ -67,33 +67,28 @@ const WAY: [&str; 33] = [
 const OF_BODY: [HeaderName; 6] =
     [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LOCATION, CONTENT_RANGE, CONTENT_DISPOSITION];
 
-/// Says the scheme by which every request comes here: `Vary` may name it.
-pub fn say_scheme(headers: &mut HeaderMap) {
+/// Makes of a caller's header the one that its origin would get. Variants are told apart by this one, too: by a field that its origin never
+/// saw, a caller could choose another caller's. How a body is framed is left to who sends it, since only that knows what is really sent
+/// (RFC 9110, 8.6; RFC 9112, 6.3).
+pub fn pass_on(headers: &mut HeaderMap, from: Option<IpAddr>) {
+    hops::remove(headers);
+    let misleading: Vec<HeaderName> =
+        headers.keys().filter(|name| misleads(name.as_str())).cloned().collect();
+    // A caller that expects `100 Continue` has got it here.
+    for name in misleading.into_iter().chain([CONTENT_LENGTH, EXPECT]) {
+        headers.remove(name);
+    }
+    join_cookies(headers);
+    let from = from.and_then(|from| HeaderValue::try_from(from.to_string()).ok());
+    headers.extend(from.map(|from| (FORWARDED_FOR, from)));
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
 }
 
-/// The header that goes to an origin. How the body is framed is left to who sends it, since only that knows what is really sent
-/// (RFC 9110, 8.6; RFC 9112, 6.3). `with_body`: whether one is sent at all.
-pub fn request(caller: &HeaderMap, from: Option<IpAddr>, with_body: bool) -> HeaderMap {
-    let mut headers = caller.clone();
-    hops::remove(&mut headers);
-    for name in caller.keys().filter(|name| misleads(name.as_str())) {
+/// Takes out what is said of a body: none is sent.
+pub fn without_body(headers: &mut HeaderMap) {
+    for name in OF_BODY {
         headers.remove(name);
     }
-    // A caller that expects `100 Continue` has got it here.
-    for name in [CONTENT_LENGTH, EXPECT] {
-        headers.remove(name);
-    }
-    if !with_body {
-        for name in OF_BODY {
-            headers.remove(name);
-        }
-    }
-    join_cookies(&mut headers);
-    let from = from.and_then(|from| HeaderValue::try_from(from.to_string()).ok());
-    headers.extend(from.map(|from| (FORWARDED_FOR, from)));
-    say_scheme(&mut headers);
-    headers
 }
 
 /// Whether an origin may be misled by a field. Servers that hand fields to programs as CGI does (RFC 3875, 4.1.18) read every sign in a
@@ -123,7 +118,11 @@ mod tests {
         for (name, value) in fields {
             headers.append(HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
         }
-        request(&headers, Some([192, 0, 2, 1].into()), with_body)
+        pass_on(&mut headers, Some([192, 0, 2, 1].into()));
+        if !with_body {
+            without_body(&mut headers);
+        }
+        headers
     }
 
     #[test]

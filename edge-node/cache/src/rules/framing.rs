@@ -38,8 +38,11 @@ pub fn settle(
 }
 
 /// Whether a message has more than `chunked`, once, of the transfer codings that are registered (RFC 9112, 12.3). What is no coding changes
-/// nothing.
+/// nothing; a line that cannot be read may be anything.
 pub fn changes_content(headers: &HeaderMap) -> bool {
+    if headers.get_all(TRANSFER_ENCODING).iter().any(|line| line.to_str().is_err()) {
+        return true;
+    }
     let lines = headers.get_all(TRANSFER_ENCODING).iter().filter_map(|line| line.to_str().ok());
     let names = lines.flat_map(members).map(|coding| coding.split(';').next().unwrap_or_default().trim());
     let mut chunked = 0;
@@ -113,6 +116,9 @@ mod tests {
             let fields = [("transfer-encoding", coding)];
             assert_eq!(settled(&Method::GET, 200, &fields, None), Err(UnknownCoding), "{coding}");
         }
+        let mut unreadable = HeaderMap::new();
+        unreadable.insert(TRANSFER_ENCODING, HeaderValue::from_bytes(b"gzip, \xff").unwrap());
+        assert_eq!(settle(&Method::GET, StatusCode::OK, &mut unreadable, None), Err(UnknownCoding));
         let twice = [("transfer-encoding", "chunked"), ("transfer-encoding", "gzip")];
         assert_eq!(settled(&Method::GET, 200, &twice, None), Err(UnknownCoding));
         for coding in ["Chunked ", "identity", "nobody-knows"] {

@@ -63,9 +63,18 @@ pub fn settle(
         // The stored response was made for somebody else, and may be asked about again by another.
         Err(Refused::Authorization | Refused::RequestNoStore) => false,
         Err(_) => true,
-        Ok(()) => vary::selecting(request, &headers) != *stored.selecting,
+        Ok(()) => selecting(request, &headers, stored.selecting) != *stored.selecting,
     };
     Settled::Confirmed { headers, stored: kept, forget }
+}
+
+/// For which requests a confirmed response is. It may have been found by its language, for a request with another list than that it was
+/// made for: as long as the same fields decide, it is for the same requests as before.
+pub fn selecting(request: &HeaderMap, confirmed: &HeaderMap, stored: &vary::Selecting) -> vary::Selecting {
+    let now = vary::selecting(request, confirmed);
+    let names =
+        |selecting: &vary::Selecting| selecting.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    if names(&now) == names(stored) { stored.clone() } else { now }
 }
 
 fn kept(request: &HeaderMap, status: StatusCode, response: &HeaderMap) -> Result<(), Refused> {

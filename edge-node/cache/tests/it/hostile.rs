@@ -1,15 +1,21 @@
 //! Callers and origins that lie, and what the next visitor gets all the same.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use bytes::Bytes;
-use edge_cache::origin::OriginError;
+use edge_cache::origin::{OriginError, nothing};
 use edge_cache::upload::{BODY_BYTES_MAX, UploadError};
 use edge_cache::{Failure, RequestBody};
 use futures::stream;
-use http::Method;
+use http::{Method, Request};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 
-use crate::origin::{Place, ask_with, place, say, saying, sending};
+use crate::origin::{Got, Place, ask_with, place, say, saying, sending};
+
+const PAUSE: Duration = Duration::from_millis(50);
 
 fn full(body: impl Into<Bytes>) -> RequestBody {
     Full::new(body.into()).map_err(|never| match never {}).boxed_unsync()
@@ -240,4 +246,101 @@ async fn what_varies_by_the_scheme_is_found_again() {
     let place = saying(200, &[("cache-control", "max-age=60"), ("vary", "x-forwarded-proto")]).await;
     place.get("/a", &[]).await;
     assert_eq!(place.get("/a", &[("x-forwarded-proto", "http")]).await.body, "1");
+}
+
+#[tokio::test]
+async fn a_field_that_its_origin_never_saw_chooses_nobodys_variant() {
+    let place = saying(200, &[("cache-control", "max-age=60"), ("vary", "X-Forwarded-For, X-Way")]).await;
+    // All come from one address, whatever they say.
+    assert_eq!(place.get("/a", &[]).await.body, "1");
+    for said in ["192.0.2.7", "192.0.2.1"] {
+        assert_eq!(place.get("/a", &[("x-forwarded-for", said)]).await.body, "1", "{said}");
+    }
+    let other = Request::new(nothing());
+    let from = |last| Some([192, 0, 2, last].into());
+    let other = place.cache.serve("shop", "/a", from(7), other).await.unwrap();
+    assert_eq!(Got::of(other).await.body, "2", "another address is another variant");
+    let mut lying = Request::new(nothing());
+    lying.headers_mut().insert("x-forwarded-for", "192.0.2.7".parse().unwrap());
+    let lying = place.cache.serve("shop", "/a", from(1), lying).await.unwrap();
+    assert_eq!(Got::of(lying).await.body, "1", "and is not had by saying so");
+}
+
+#[tokio::test]
+async fn a_cookie_in_pieces_finds_what_was_stored_for_it() {
+    let place = saying(200, &[("cache-control", "max-age=60"), ("vary", "Cookie")]).await;
+    for pieces in [&[("cookie", "a=1"), ("cookie", "b=2")][..], &[("cookie", "a=1; b=2")][..]] {
+        assert_eq!(place.get("/a", pieces).await.body, "1");
+    }
+}
+
+/// With one place at the origin, nobody waits for a second while holding the first.
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_itself() {
+    let one_by_one = async |mut place: Place| {
+        place.config.origins[0].connections_max = 1;
+        place.reopen().await;
+        place
+    };
+    let place = one_by_one(saying(200, &[("cache-control", "no-store")]).await).await;
+    for _ in 0..3 {
+        assert_eq!(place.get("/a", &[("range", "bytes=0-0")]).await.status, 200);
+    }
+    // A 304 about another response: all of it is asked for.
+    const STALE: &[(&str, &str)] = &[("etag", "\"a\""), ("cache-control", "max-age=1"), ("age", "1")];
+    let place = one_by_one(changing(STALE, &[("etag", "\"b\"")]).await).await;
+    for body in ["1", "3"] {
+        assert_eq!(place.get("/a", &[]).await.body, body);
+    }
+}
+
+/// An origin that was left alone is tried by one at a time; a caller that spoils its own try keeps nobody else from the next.
+#[tokio::test]
+async fn a_callers_mistake_is_no_try() {
+    let gone = Arc::new(AtomicBool::new(true));
+    let is_gone = gone.clone();
+    let place = place(move |request, _| {
+        let is_gone = is_gone.load(Ordering::SeqCst);
+        Box::pin(async move {
+            request.into_body().collect().await.ok().filter(|_| !is_gone)?;
+            Some(say(200, &[("cache-control", "no-store")], ""))
+        })
+    })
+    .await;
+    let get = async || place.ask(Method::GET, "/a", &[]).await;
+    while !matches!(get().await, Err(Failure::Origin(OriginError::LeftAlone(..)))) {}
+    gone.store(false, Ordering::SeqCst);
+    let broken = loop {
+        match send(&place, Method::POST, &[], pieces(vec![None])).await {
+            Err(Failure::Origin(OriginError::LeftAlone(..))) => tokio::time::sleep(PAUSE).await,
+            tried => break tried,
+        }
+    };
+    assert_eq!(broken, Err(Failure::Origin(OriginError::Upload(UploadError::Broken))));
+    assert_eq!(get().await.unwrap().status(), 200, "the next one tries at once");
+}
+
+#[tokio::test]
+async fn confirming_one_language_forgets_no_other() {
+    let place = place(|request, number| {
+        let said = request.headers()["accept-language"].to_str().unwrap();
+        let (language, has) = (said[..2].to_owned(), request.headers().contains_key("if-none-match"));
+        Box::pin(async move {
+            let tag = format!("\"{language}\"");
+            let stale = [("cache-control", "max-age=1"), ("age", "1"), ("vary", "accept-language")];
+            let of = [("etag", tag.as_str()), ("content-language", language.as_str())];
+            let headers = [&stale[..], &of[..]].concat();
+            Some(say(
+                if has { 304 } else { 200 },
+                &headers,
+                if has { String::new() } else { number.to_string() },
+            ))
+        })
+    })
+    .await;
+    let get = async |languages| place.get("/a", &[("accept-language", languages)]).await.body;
+    assert_eq!((get("en").await, get("de").await), ("1".into(), "2".into()));
+    assert_eq!(get("en, fr;q=0.5").await, "1", "found by its language, and confirmed");
+    assert_eq!(get("de").await, "2", "which is still here");
+    assert_eq!(get("en").await, "1");
 }

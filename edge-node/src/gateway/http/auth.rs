@@ -97,7 +97,12 @@ impl FromRequestParts<Http> for Asker {
 
 /// `Bearer KEY`, or Basic with the key as the user's name (RFC 6750, RFC 7617).
 pub(super) fn key_of(headers: &HeaderMap) -> Option<String> {
-    let (scheme, rest) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    key_in(headers.get(header::AUTHORIZATION)?)
+}
+
+/// The same, of one line.
+pub(super) fn key_in(authorization: &HeaderValue) -> Option<String> {
+    let (scheme, rest) = authorization.to_str().ok()?.split_once(' ')?;
     if scheme.eq_ignore_ascii_case("bearer") {
         return Some(rest.trim().to_owned());
     }

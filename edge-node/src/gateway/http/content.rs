@@ -14,7 +14,7 @@ use proto::control::{ContentPurged, PurgeContent};
 use proto::{Code, ErrorReply};
 use service::http::{Body as JsonBody, Refusal};
 
-use super::auth::{Asker, PeerAddress, key_of};
+use super::auth::{Asker, PeerAddress, key_in};
 use super::guard::Watch;
 use super::{Http, guard};
 use crate::gateway::apps::Scope;
@@ -53,8 +53,9 @@ fn look(http: &Http, uri: &Uri, mut head: Parts) -> Result<Looked, Box<Response>
     gateway.apps.permit_address(from).map_err(|reply| Box::new(Refusal::from(reply).into_response()))?;
     let nowhere = || Box::new(Refusal::new(Code::NotFound, "content is at /c/{origin}/…").into_response());
     let (origin, target) = located_at(uri).ok_or_else(nowhere)?;
-    // Of this node's own, not of the origin's: an app key is nobody else's to see.
-    if key_of(&head.headers).is_some_and(|key| gateway.apps.find(&key).is_some()) {
+    // Of this node's own, not of the origin's: an app key is nobody else's to see, on whichever line it stands.
+    let ours = |line: &HeaderValue| key_in(line).is_some_and(|key| gateway.apps.find(&key).is_some());
+    if head.headers.get_all(header::AUTHORIZATION).iter().any(ours) {
         head.headers.remove(header::AUTHORIZATION);
     }
     http.purger

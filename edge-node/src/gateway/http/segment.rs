@@ -107,6 +107,8 @@ async fn take(
     let sent_at = body.sent_at.clone();
     let received = Received { at_ms: clock::now_ms(), sent_at, trace: trace.id, nonce: fastrand::u128(..) };
     let Told { events, notes } = body.told(&received)?;
+    // It may be large, and is of no use while the events become durable.
+    drop(mended);
     http.metrics.count_notes(notes.changed.count(), notes.skipped.count());
     let mut headers = notes.headers();
     if events.is_empty() && kind.is_some() {

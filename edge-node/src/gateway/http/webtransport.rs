@@ -9,6 +9,7 @@
 //! On a stream one way the same is said, and nothing is heard. Datagrams are not read: nothing here may be lost.
 
 use std::collections::HashMap;
+use std::error::Error as _;
 use std::future::poll_fn;
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ use h3::quic::{RecvStream, SendStream};
 use h3::server::RequestStream;
 use h3::stream::BufRecvStream;
 use h3::webtransport::SessionId;
+use http_body_util::LengthLimitError;
 use proto::{Code, ErrorReply};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -86,7 +88,8 @@ pub(super) async fn open(
     Extension(origins): Extension<Origins>,
     headers: HeaderMap,
 ) -> Result<Extension<Asker>, Refusal> {
-    if protocol.is_none() {
+    // Others of extended CONNECT (RFC 9220, 3) are not spoken here: CONNECT-UDP, say.
+    if protocol.is_none_or(|Extension(protocol)| protocol != Protocol::WEB_TRANSPORT) {
         return Err(Refusal::new(Code::Invalid, "this path opens sessions of WebTransport over HTTP/3"));
     }
     match headers.get(header::ORIGIN) {
@@ -188,7 +191,8 @@ pub(super) async fn one_way(mut stream: BufRecvStream<Incoming, Bytes>, session:
 async fn receive<S: RecvStream>(stream: &mut BufRecvStream<S, Bytes>) -> Result<Vec<u8>, Refusal> {
     let mut asked = Vec::new();
     let all = async {
-        while let Some(data) = poll_fn(|cx| stream.poll_data(cx)).await.ok().flatten() {
+        let broken = |_| Refusal::new(Code::Malformed, "the stream broke off before the request's end");
+        while let Some(data) = poll_fn(|cx| stream.poll_data(cx)).await.map_err(broken)? {
             if asked.len() + data.len() > ASKED_BYTES_MAX {
                 let message = format!("a request on a stream has at most {ASKED_BYTES_MAX} bytes");
                 return Err(Refusal::new(Code::TooLarge, message));
@@ -249,10 +253,22 @@ pub(super) fn request(asked: &[u8], headers: HeaderMap) -> Result<Request<Body>,
 
 async fn said(response: Response<Body>) -> Vec<u8> {
     let (mut head, body) = response.into_parts();
-    let body = axum::body::to_bytes(body, SAID_BYTES_MAX).await.unwrap_or_else(|_| {
-        head.status = StatusCode::PAYLOAD_TOO_LARGE;
-        Bytes::from(format!("the answer is longer than {SAID_BYTES_MAX} bytes: ask over HTTP"))
-    });
+    let body = match axum::body::to_bytes(body, SAID_BYTES_MAX).await {
+        Ok(body) => body,
+        Err(error) => {
+            let too_long = error.source().is_some_and(|cause| cause.is::<LengthLimitError>());
+            let refusal = match too_long {
+                true => {
+                    let message = format!("the answer is longer than {SAID_BYTES_MAX} bytes: ask over HTTP");
+                    Refusal::new(Code::TooLarge, message)
+                }
+                false => Refusal::new(Code::Internal, "the answer broke off before its end"),
+            };
+            let (refused, problem) = refusal.into_response().into_parts();
+            head = refused;
+            axum::body::to_bytes(problem, SAID_BYTES_MAX).await.unwrap_or_default()
+        }
+    };
     // What is no JSON is said as text.
     let text = |bytes: &[u8]| serde_json::value::to_raw_value(&String::from_utf8_lossy(bytes));
     let body = match serde_json::from_slice::<Box<RawValue>>(&body) {

@@ -216,8 +216,7 @@ fn run(input: &RawValue) -> Result<Value, ErrorReply> {
         Method::from_bytes(method.as_bytes()).map_err(|_| invalid(format!("{method:?} is no method")))?;
     let now = now(input.now.as_deref())?;
     let mut headers = input.request.headers.header()?;
-    hops::remove(&mut headers);
-    forward::say_scheme(&mut headers);
+    forward::pass_on(&mut headers, None);
     let target = input.request.target.as_deref().unwrap_or("/");
     let key = Key::new(&"https://origin.example".into(), target);
     let key =
@@ -275,7 +274,7 @@ impl Case {
 
     fn find(&self, (age_s, made_for, message): (u32, HeaderMap, Message), now: SystemTime) -> Option<Found> {
         let mut for_request = made_for;
-        forward::say_scheme(&mut for_request);
+        forward::pass_on(&mut for_request, None);
         let selecting = vary::selecting(&for_request, &message.headers);
         let fits = vary::fits(&self.headers, &selecting)
             || vary::fits_by_language(&self.headers, &selecting, &message.headers);
@@ -285,9 +284,16 @@ impl Case {
         fits.then_some(Found { message, selecting, judged })
     }
 
+    /// What goes to the origin without a body.
+    fn asked_for_all(&self) -> HeaderMap {
+        let mut headers = self.headers.clone();
+        forward::without_body(&mut headers);
+        headers
+    }
+
     /// What the origin is asked for all who may wait.
     fn question(&self, found: Option<&Found>) -> (Method, HeaderMap) {
-        let mut headers = forward::request(&self.headers, None, false);
+        let mut headers = self.asked_for_all();
         match found {
             Some(found) => drop(validate::ask_if_changed(&mut headers, &found.message.headers)),
             None => validate::ask_for_all(&mut headers),
@@ -297,7 +303,7 @@ impl Case {
 
     fn passed_on(&self) -> (Method, HeaderMap) {
         let with_body = self.with_body && !matches!(self.method, Method::GET | Method::HEAD);
-        (self.method.clone(), forward::request(&self.headers, None, with_body))
+        (self.method.clone(), if with_body { self.headers.clone() } else { self.asked_for_all() })
     }
 
     fn hit(
@@ -351,7 +357,7 @@ impl Case {
         if let (500 | 502 | 503 | 504, Some(found)) = (response.status.as_u16(), stand_in) {
             return self.hit(found, Some(sent), present.as_ref(), Some("stale-if-error"));
         }
-        let request = forward::request(&self.headers, None, false);
+        let request = self.asked_for_all();
         let about = found.map(|found| Stored {
             status: found.message.status,
             headers: &found.message.headers,

@@ -9,6 +9,10 @@ use super::notes::Reason;
 /// Levels of objects and lists in a body; what is deeper is left out. serde_json reads 128.
 const DEPTH_MAX: usize = 64;
 
+/// Things in a body that are told one by one; those beyond are mended, too, and told as one. A body of one byte each would else be half a
+/// million of them.
+const REPAIRS_LEN_MAX: usize = 1_000;
+
 /// A body that was looked through.
 #[derive(Debug)]
 pub struct Mended<'b> {
@@ -96,9 +100,17 @@ impl<'t> Mender<'t> {
         self.copied = self.at;
     }
 
-    fn repair(&mut self, len: usize, with: &str, reason: Reason, detail: String) {
+    fn repair(&mut self, len: usize, with: &str, reason: Reason, detail: impl FnOnce() -> String) {
         let at = self.out.len() + self.at - self.copied;
-        self.repairs.push(Repair { at, reason, detail });
+        if self.repairs.len() < REPAIRS_LEN_MAX {
+            self.repairs.push(Repair { at, reason, detail: detail() });
+        } else if self.repairs.len() == REPAIRS_LEN_MAX {
+            self.repairs.push(Repair {
+                at,
+                reason,
+                detail: "what follows is mended, and not told".to_owned(),
+            });
+        }
         self.replace(len, with);
     }
 
@@ -112,7 +124,7 @@ impl<'t> Mender<'t> {
                 }
                 b'\\' => self.escape(),
                 0..0x20 => {
-                    let detail = format!("the control character U+{byte:04X} stood in a text unescaped");
+                    let detail = || format!("the control character U+{byte:04X} stood in a text unescaped");
                     self.repair(1, &format!("\\u{byte:04x}"), Reason::Text, detail);
                 }
                 _ => self.at += 1,
@@ -125,7 +137,7 @@ impl<'t> Mender<'t> {
         match self.unit(0) {
             Some(0xd800..0xdc00) if matches!(self.unit(6), Some(0xdc00..0xe000)) => self.at += 12,
             Some(unit @ 0xd800..0xe000) => {
-                let detail = format!("\\u{unit:04x} is half a surrogate pair; it became U+FFFD");
+                let detail = || format!("\\u{unit:04x} is half a surrogate pair; it became U+FFFD");
                 self.repair(6, "\\ufffd", Reason::Text, detail);
             }
             // The next may be half of a character that is no ASCII: it is looked at by itself.
@@ -147,7 +159,7 @@ impl<'t> Mender<'t> {
         let number = &rest[..len];
         let digits = number.strip_prefix('-').unwrap_or(number);
         if matches!(digits, "NaN" | "Infinity") {
-            let detail = format!("{number} is no JSON; it is taken as text");
+            let detail = || format!("{number} is no JSON; it is taken as text");
             self.repair(len, &format!("\"{number}\""), Reason::Number, detail);
         } else if !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit()) {
             let kept = number.parse::<i64>().is_ok() || number.parse::<u64>().is_ok();
@@ -159,8 +171,9 @@ impl<'t> Mender<'t> {
         } else if digits.starts_with(|c: char| c.is_ascii_digit())
             && number.parse::<f64>().is_ok_and(f64::is_infinite)
         {
-            let detail =
-                format!("{} is larger than a number can be; it is taken as text", super::notes::cut(number));
+            let detail = || {
+                format!("{} is larger than a number can be; it is taken as text", super::notes::cut(number))
+            };
             self.repair(len, &format!("\"{number}\""), Reason::Number, detail);
         } else {
             self.at += len.max(1);
@@ -181,7 +194,7 @@ impl<'t> Mender<'t> {
                 _ => {}
             }
             if depth == 0 {
-                let detail = format!("what is nested deeper than {DEPTH_MAX} levels is left out");
+                let detail = || format!("what is nested deeper than {DEPTH_MAX} levels is left out");
                 return self.repair(at + 1 - self.at, "null", Reason::Depth, detail);
             }
         }
@@ -246,6 +259,15 @@ mod tests {
         let mended = mend(br#"[1e400, "\ud800"]"#);
         let at: Vec<usize> = mended.repairs.iter().map(|repair| repair.at).collect();
         assert_eq!(at, [1, mended.text.find("\\ufffd").unwrap()]);
+    }
+
+    #[test]
+    fn however_many_faults_there_are_few_are_told() {
+        let wrong = format!("[\"{}\"]", "\u{1}".repeat(100_000));
+        let mended = mend(wrong.as_bytes());
+        assert_eq!(mended.repairs.len(), REPAIRS_LEN_MAX + 1);
+        let value: Value = serde_json::from_str(&mended.text).unwrap();
+        assert_eq!(value[0].as_str().unwrap().len(), 100_000);
     }
 
     #[test]
