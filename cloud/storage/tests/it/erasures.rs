@@ -106,7 +106,7 @@ async fn pops_hear_of_erasures_until_they_carried_them_out_and_then_the_id_is_fo
     assert!(fourth.waiting.contains(&fra));
 }
 
-/// A cloud from a backup: the PoP has carried out ten, of which two are known here, and one more that it has not heard of.
+/// A cloud from a backup: the PoP has carried out ten that are not known here, and there is one that it has not heard of.
 #[tokio::test]
 async fn a_pop_that_is_ahead_is_still_told_of_what_it_has_not_erased() {
     let folder = tempfile::tempdir().unwrap();
